@@ -1,0 +1,75 @@
+"""Context compression: keep the text that an instruction and a query ask for, verbatim.
+
+Names are loaded on first use, so that ``import cprs_core`` costs nothing and never imports torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cprs_core.compressor import Compressor
+    from cprs_core.context import Context, ScoredContext
+    from cprs_core.errors import (
+        CheckpointError,
+        CPRSError,
+        DeviceError,
+        InputError,
+        MissingExtraError,
+        PrefixTooLongError,
+    )
+    from cprs_core.instructions import PRESETS, Preset
+    from cprs_core.scorer import KeywordScorer, Prefix, Scorer, Tokenizer, Tokens
+    from cprs_core.selection import Candidates, Granularity
+    from cprs_core.types import Compression, Document, ScoredSegment, Span, Usage
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "compressor": ("Compressor",),
+    "errors": ("CPRSError", "InputError", "PrefixTooLongError", "CheckpointError", "DeviceError", "MissingExtraError"),
+    "instructions": ("PRESETS", "Preset"),
+    "scorer": ("KeywordScorer", "Prefix", "Scorer", "Tokenizer", "Tokens"),
+    "context": ("Context", "ScoredContext"),
+    "selection": ("Candidates", "Granularity"),
+    "types": ("Compression", "Document", "ScoredSegment", "Span", "Usage"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "PRESETS",
+    "CPRSError",
+    "Candidates",
+    "CheckpointError",
+    "Compression",
+    "Compressor",
+    "Context",
+    "DeviceError",
+    "Document",
+    "Granularity",
+    "InputError",
+    "KeywordScorer",
+    "MissingExtraError",
+    "Prefix",
+    "PrefixTooLongError",
+    "Preset",
+    "ScoredContext",
+    "ScoredSegment",
+    "Scorer",
+    "Span",
+    "Tokenizer",
+    "Tokens",
+    "Usage",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

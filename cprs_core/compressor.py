@@ -1,0 +1,347 @@
+"""The straight path: documents and a query in, the text that matters out.
+
+join documents -> render prefix -> tokenize once -> segment -> plan windows
+    -> scorer.score(prefix, windows) -> token scores -> select spans -> assemble
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cprs_core.assembly import assemble
+from cprs_core.context import Context, ScoredContext, read_context
+from cprs_core.errors import InputError, PrefixTooLongError
+from cprs_core.instructions import Preset, resolve_instruction
+from cprs_core.scorer import OUTSIDE, OnProgress, Scorer
+from cprs_core.selection import GRANULARITIES, Candidates, Granularity, choose
+from cprs_core.stopwatch import Stopwatch
+from cprs_core.types import Compression, Document, ScoredSegment, Span, Usage
+from cprs_core.windows import merge_windows, plan_windows
+
+Documents = str | Document | Sequence[str | Document]
+CountTokens = Callable[[str], int]
+
+# A critic that sees fewer tokens of context than this at a time cannot judge them.
+MIN_CONTEXT_TOKENS = 64
+DEFAULT_THRESHOLD = 0.5
+
+
+class Compressor:
+    """Keeps what an instruction and a query ask for, verbatim, and drops the rest.
+
+    Safe to share between threads. See `cprs_core.scorer.Scorer` for what a scorer is.
+
+    >>> from cprs_core import Compressor, KeywordScorer
+    >>> compressor = Compressor(KeywordScorer("lease"))
+    >>> compressor.compress("It rained. Ada signed the lease. They left.", "Who signed?").text
+    'Ada signed the lease.'
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | os.PathLike[str] | None = None, *, device: str = "auto", dtype: str = "auto"
+    ) -> Compressor:
+        """A compressor with the embedded critic, or with the one in a folder.
+
+        Args:
+            path: a critic's folder; None for `cprs-mini`, which is inside the package.
+            device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
+            dtype: "auto" (what is fastest and safe on the device), "float32", "bfloat16", "float16".
+
+        Raises:
+            CheckpointError: files are missing or damaged; the message names them.
+            DeviceError: the device does not exist here.
+        """
+        from cprs_core.critics import load_scorer
+
+        return cls(load_scorer(Path(path) if path is not None else None, device=device, dtype=dtype))
+
+    def compress(
+        self,
+        documents: Documents,
+        query: str = "",
+        *,
+        instruction: str | Preset | None = None,
+        granularity: str | Granularity = "sentence",
+        max_tokens: int | None = None,
+        ratio: float | None = None,
+        threshold: float | None = None,
+        count_tokens: CountTokens | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Compression:
+        """The parts of ``documents`` that ``instruction`` and ``query`` ask for.
+
+        With ``max_tokens`` or ``ratio`` the best segments that fit are kept (both: the smaller budget holds); with
+        ``threshold`` those that score at least that; with both kinds, those that pass both; with neither, those that
+        reach the critic's own default threshold.
+
+        Args:
+            documents: one text or `Document`, or a sequence of them.
+            query: the user's question; may be empty when the instruction says it all.
+            instruction: what to extract, in words, or a `Preset` or its name; a good default per granularity.
+            granularity: "keyword", "sentence", "line", "paragraph", "document", "auto" (the instruction's own), or a
+                function from `ScoredContext` to `Candidates`.
+            max_tokens: most tokens of ``result.text``, counted by ``count_tokens``. A hard promise.
+            ratio: most tokens kept, as a share of the input's tokens, in 0..1.
+            threshold: least score of a kept segment, in 0..1.
+            count_tokens: tokens of a text in the caller's tokenizer; by default in the critic's.
+            on_progress: called now and then with tokens scored and tokens in all.
+
+        Raises:
+            InputError: neither query nor instruction, or an option out of range.
+            PrefixTooLongError: instruction and query leave no room in a window.
+        """
+        texts = as_documents(documents)
+        check_options(max_tokens, ratio, threshold)
+        scored = self._score(texts, query, instruction, granularity, on_progress)
+        watch = scored.watch
+        with watch("select"):
+            default = self._default_threshold(scored.preset.granularity)
+            if threshold is None and max_tokens is None and ratio is None:
+                threshold = default
+            count = count_tokens or self._count_tokens
+            input_tokens = scored.tokens if count_tokens is None else sum(count(document.text) for document in texts)
+            budget = smallest_budget(max_tokens, ratio, input_tokens)
+            cost = scored.cost if count_tokens is None else scored.cost_in(count_tokens)
+            kept = choose(scored.candidates, threshold=threshold, max_tokens=budget, cost=cost)
+            spans = scored.spans(kept)
+            text, shortened = assemble(texts, spans)
+            output_tokens = count(text) if spans else 0
+            while budget is not None and output_tokens > budget:
+                # Joining costs tokens too, and a tokenizer may count a whole differently from its parts.
+                spans.remove(min(spans, key=lambda span: span.score))
+                text, shortened = assemble(texts, spans)
+                output_tokens = count(text) if spans else 0
+            best = float(scored.candidates.scores.max(initial=0.0))
+            notice = _notice(scored, best, default, threshold, budget, spans)
+        result = Compression(
+            text=text,
+            documents=shortened,
+            spans=spans,
+            usage=Usage(
+                input_tokens=input_tokens,
+                output_tokens=output_tokens,
+                ratio=output_tokens / input_tokens if input_tokens else 0.0,
+                windows=scored.windows,
+                seconds=watch.total,
+                stage_seconds=dict(watch.seconds),
+            ),
+            query=query,
+            instruction=scored.preset.text,
+            low_confidence=best < default or not spans,
+            notice=notice,
+        )
+        result._sources = texts
+        return result
+
+    async def acompress(
+        self,
+        documents: Documents,
+        query: str = "",
+        *,
+        instruction: str | Preset | None = None,
+        granularity: str | Granularity = "sentence",
+        max_tokens: int | None = None,
+        ratio: float | None = None,
+        threshold: float | None = None,
+        count_tokens: CountTokens | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Compression:
+        """`compress` on a worker thread; the event loop stays free."""
+        return await asyncio.to_thread(
+            self.compress,
+            documents,
+            query,
+            instruction=instruction,
+            granularity=granularity,
+            max_tokens=max_tokens,
+            ratio=ratio,
+            threshold=threshold,
+            count_tokens=count_tokens,
+            on_progress=on_progress,
+        )
+
+    def score(
+        self,
+        documents: Documents,
+        query: str = "",
+        *,
+        instruction: str | Preset | None = None,
+        granularity: str | Granularity = "sentence",
+        on_progress: OnProgress | None = None,
+    ) -> list[ScoredSegment]:
+        """Every segment with its score, in source order; nothing is dropped. Arguments as for `compress`."""
+        scored = self._score(as_documents(documents), query, instruction, granularity, on_progress)
+        return scored.segments()
+
+    def _score(
+        self,
+        documents: list[Document],
+        query: str,
+        instruction: str | Preset | None,
+        granularity: str | Granularity,
+        on_progress: OnProgress | None,
+    ) -> _Scored:
+        """The straight path up to candidates."""
+        watch = Stopwatch()
+        name = granularity if isinstance(granularity, str) else None
+        preset = resolve_instruction(instruction, name)
+        make_candidates = _granularity(granularity, preset)
+        if not query.strip() and instruction is None:
+            raise InputError("nothing to look for: query and instruction are both empty; pass at least one of them")
+        with watch("tokenize"):
+            prefix = self.scorer.tokenizer.encode_prefix(preset.text, query, preset.tags)
+            capacity = self.scorer.window_tokens - len(prefix)
+            if capacity < MIN_CONTEXT_TOKENS:
+                raise PrefixTooLongError(
+                    f"instruction and query take {len(prefix):,} tokens; a window holds {self.scorer.window_tokens:,}, "
+                    f"of which at least {MIN_CONTEXT_TOKENS} are needed for the context; shorten the instruction or query"
+                )
+            context = read_context([document.text for document in documents], self.scorer.tokenizer)
+        with watch("segment"):
+            windows = plan_windows(
+                context.first_tokens(context.sentences[:, 0]), len(context.ids), capacity, overlap=capacity // 4
+            )
+        with watch("score"):
+            rows = self.scorer.score(prefix, [context.ids[a:b] for a, b in windows.tolist()], on_progress)
+        with watch("select"):
+            token_scores = merge_windows(windows, rows, len(context.ids), OUTSIDE, len(self.scorer.labels))
+            candidates = make_candidates(ScoredContext(context, token_scores, windows, piece_tokens=capacity // 2))
+        return _Scored(documents, context, candidates, preset, len(windows), watch)
+
+    def _default_threshold(self, granularity: str) -> float:
+        return self.scorer.thresholds.get(granularity, DEFAULT_THRESHOLD)
+
+    def _count_tokens(self, text: str) -> int:
+        return len(self.scorer.tokenizer.encode(text))
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What the straight path has before anything is chosen."""
+
+    documents: list[Document]
+    context: Context
+    candidates: Candidates
+    preset: Preset
+    windows: int
+    watch: Stopwatch
+
+    @property
+    def tokens(self) -> int:
+        return len(self.context.ids)
+
+    def cost(self, index: int) -> int:
+        """Tokens of a candidate in the critic's tokenizer."""
+        return self.context.count_tokens(int(self.candidates.starts[index]), int(self.candidates.ends[index]))
+
+    def cost_in(self, count_tokens: CountTokens) -> Callable[[int], int]:
+        """Tokens of a candidate in the caller's tokenizer."""
+        return lambda index: count_tokens(
+            self.context.text(int(self.candidates.starts[index]), int(self.candidates.ends[index]))
+        )
+
+    def segments(self) -> list[ScoredSegment]:
+        rows = self._rows(np.arange(len(self.candidates)))
+        return [
+            ScoredSegment(document_index=document, start=start, end=end, score=score, tag=tag)
+            for document, start, end, score, tag in rows
+        ]
+
+    def spans(self, kept: NDArray[np.int64]) -> list[Span]:
+        return [
+            Span(
+                document_id=self.documents[document].id,
+                document_index=document,
+                start=start,
+                end=end,
+                text=self.documents[document].text[start:end],
+                score=score,
+                tag=tag,
+            )
+            for document, start, end, score, tag in self._rows(kept)
+        ]
+
+    def _rows(self, indices: NDArray[np.int64]) -> list[tuple[int, int, int, float, str]]:
+        """(document, start, end, score, tag) of candidates, positions in their document."""
+        starts, ends = self.candidates.starts[indices], self.candidates.ends[indices]
+        documents = self.context.document_of(starts)
+        base = self.context.document_bounds[documents]
+        tags = [self.preset.tags[tag] for tag in self.candidates.tags[indices].tolist()]
+        scores = self.candidates.scores[indices].tolist()
+        return list(
+            zip(documents.tolist(), (starts - base).tolist(), (ends - base).tolist(), scores, tags, strict=True)
+        )
+
+
+def as_documents(documents: Documents) -> list[Document]:
+    """One text, one document or a sequence of either, as a list of documents.
+
+    Raises:
+        InputError: something in it is neither text nor a document; nothing is read then.
+    """
+    if isinstance(documents, str | Document):
+        documents = [documents]
+    result = []
+    for index, document in enumerate(documents):
+        if isinstance(document, str):
+            document = Document(document)
+        if not isinstance(document, Document) or not isinstance(document.text, str):
+            raise InputError(
+                f"documents[{index}] is of type {type(document).__name__}; pass a str or a cprs_core.Document"
+            )
+        result.append(document)
+    return result
+
+
+def check_options(max_tokens: int | None, ratio: float | None, threshold: float | None) -> None:
+    """Raises InputError where an option is out of range."""
+    if max_tokens is not None and max_tokens < 1:
+        raise InputError(f"max_tokens is {max_tokens}; it must be at least 1 (leave it out for no budget)")
+    if ratio is not None and not 0.0 < ratio <= 1.0:
+        raise InputError(f"ratio is {ratio}; it must be above 0 and at most 1 (0.1 keeps a tenth of the tokens)")
+    if threshold is not None and not 0.0 <= threshold <= 1.0:
+        raise InputError(f"threshold is {threshold}; scores lie between 0 and 1")
+
+
+def smallest_budget(max_tokens: int | None, ratio: float | None, input_tokens: int) -> int | None:
+    """Tokens that may be kept under both limits; None without any."""
+    budgets = [max_tokens] if max_tokens is not None else []
+    if ratio is not None:
+        budgets.append(int(ratio * input_tokens))
+    return min(budgets) if budgets else None
+
+
+def _granularity(granularity: str | Granularity, preset: Preset) -> Granularity:
+    if not isinstance(granularity, str):
+        return granularity
+    if preset.granularity not in GRANULARITIES:
+        names = ", ".join(repr(name) for name in [*GRANULARITIES, "auto"])
+        raise InputError(f"granularity is {granularity!r}; it must be one of {names}, or a function")
+    return GRANULARITIES[preset.granularity]
+
+
+def _notice(
+    scored: _Scored, best: float, default: float, threshold: float | None, budget: int | None, spans: list[Span]
+) -> str | None:
+    """One sentence on why little or nothing was kept, where that needs saying."""
+    if not len(scored.candidates):
+        return "the documents hold no text"
+    if not spans and budget is not None and (threshold is None or best >= threshold):
+        shortest = min(scored.cost(index) for index in range(len(scored.candidates)))
+        return f"the budget of {budget} tokens is below the shortest segment that fits ({shortest} tokens)"
+    if best < default:
+        return f"nothing matches well: the best score is {best:.3f}, the critic's default threshold {default:.3f}"
+    if not spans:
+        return f"nothing reaches the threshold {threshold}: the best score is {best:.3f}"
+    return None

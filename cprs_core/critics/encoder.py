@@ -1,0 +1,93 @@
+"""The small critic's body: a BERT-shaped encoder over packed windows.
+
+Windows of unequal length lie end to end in one row of tokens, so linear layers never see padding; only attention
+looks at windows one length group at a time. The tests hold this against transformers' ``BertModel`` with padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Shape of a BERT-like encoder (Devlin et al., arXiv 1810.04805; MiniLM, arXiv 2002.10957)."""
+
+    vocab_size: int
+    hidden_size: int = 384
+    layers: int = 6
+    heads: int = 12
+    intermediate_size: int = 1536
+    max_positions: int = 512
+    layer_norm_eps: float = 1e-12
+
+
+class EncoderLayer(nn.Module):
+    """Post-norm self-attention and feed-forward, as in BERT."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        hidden = config.hidden_size
+        self.heads = config.heads
+        self.qkv = nn.Linear(hidden, 3 * hidden)
+        self.attention_out = nn.Linear(hidden, hidden)
+        self.attention_norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
+        self.up = nn.Linear(hidden, config.intermediate_size)
+        self.down = nn.Linear(config.intermediate_size, hidden)
+        self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
+
+    def forward(self, x: Tensor, groups: list[tuple[int, int]]) -> Tensor:
+        """One layer over packed tokens.
+
+        Args:
+            x (float, (total, hidden)): tokens of all windows end to end, equal lengths next to each other.
+            groups: (windows, length) of each run of equally long windows; their products sum to ``total``.
+        """
+        qkv = self.qkv(x)  # (total, 3 * hidden)
+        sizes = [windows * length for windows, length in groups]
+        attended = [
+            self._attend(part, windows, length)
+            for part, (windows, length) in zip(qkv.split(sizes), groups, strict=True)
+        ]
+        mixed = attended[0] if len(attended) == 1 else torch.cat(attended)
+        x = self.attention_norm(x + self.attention_out(mixed))
+        return self.norm(x + self.down(F.gelu(self.up(x))))
+
+    def _attend(self, qkv: Tensor, windows: int, length: int) -> Tensor:
+        q, k, v = qkv.view(windows, length, 3, self.heads, -1).permute(
+            2, 0, 3, 1, 4
+        )  # each (windows, heads, length, d)
+        out = F.scaled_dot_product_attention(q, k, v)
+        return out.transpose(1, 2).reshape(windows * length, -1)
+
+
+class Encoder(nn.Module):
+    """Word, position and part embeddings, then the layers."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.words = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.positions = nn.Embedding(config.max_positions, config.hidden_size)
+        self.parts = nn.Embedding(2, config.hidden_size)  # 0: instruction and query, 1: context
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+
+    def forward(self, ids: Tensor, positions: Tensor, parts: Tensor, groups: list[tuple[int, int]]) -> Tensor:
+        """Last hidden state of every token.
+
+        Args:
+            ids, positions, parts (int64, (total,)): token id, position inside its window, and part (0 or 1).
+            groups: (windows, length) of each run of equally long windows, in order.
+
+        Returns:
+            float, (total, hidden).
+        """
+        x = self.norm(self.words(ids) + self.positions(positions) + self.parts(parts))  # (total, hidden)
+        for layer in self.layers:
+            x = layer(x, groups)
+        return x

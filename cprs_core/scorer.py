@@ -1,0 +1,153 @@
+"""The seam between text and models: a scorer turns windows of token ids into token scores.
+
+Devices, replicas, cascades and caches live behind `Scorer`, and nest, because each is a `Scorer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+LABELS = ("B", "I", "O", "E")  # begin, inside, outside, end of a span; the order of the released 7 B critic
+OUTSIDE = LABELS.index("O")
+
+OnProgress = Callable[[int, int], None]  # (tokens scored so far, tokens in all)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One text's tokens.
+
+    ``ids`` (int32, (n,)); ``starts`` and ``ends`` (int64, (n,)) are character positions in the text, end exclusive.
+    """
+
+    ids: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Instruction and query as the critic reads them, shared by all windows of a call.
+
+    ``ids`` (int32, (p,)); ``tags`` are the tag words that the instruction names, at least one.
+    """
+
+    ids: NDArray[np.int32]
+    tags: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Tokenizer(Protocol):
+    """Text to token ids in the critic's own vocabulary and wire format."""
+
+    def encode(self, text: str) -> Tokens:
+        """Tokens of ``text``; nothing inside ``text`` is ever read as a control token."""
+
+    def encode_prefix(self, instruction: str, query: str, tags: tuple[str, ...]) -> Prefix:
+        """Instruction and query in the critic's wire format."""
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Anything that turns windows into token scores.
+
+    Attributes:
+        tokenizer: the critic's `Tokenizer`.
+        window_tokens: tokens of one window, prefix included.
+        labels: names of the position labels, in column order (`LABELS`).
+        thresholds: the default score threshold of each granularity, as measured on held-out data.
+    """
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def window_tokens(self) -> int: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def thresholds(self) -> Mapping[str, float]: ...
+
+    def score(
+        self, prefix: Prefix, windows: Sequence[NDArray[np.int32]], on_progress: OnProgress | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Label probabilities of every window token, windows in the order given.
+
+        Args:
+            prefix: instruction and query, shared by all windows.
+            windows: int32, (n_i,): slices of the context's ids, ``len(prefix) + n_i <= window_tokens``.
+            on_progress: called now and then with tokens done and tokens in all.
+
+        Returns:
+            list of float32, (n_i, tags * labels): for every tag of the prefix one group of label columns, each group
+            summing to 1; prefix rows are left out.
+        """
+
+
+@dataclass
+class WordTokenizer:
+    """A tokenizer with obvious behaviour: runs of word characters, and every other visible character by itself."""
+
+    vocabulary: dict[str, int] = field(default_factory=dict)
+
+    def encode(self, text: str) -> Tokens:
+        import re
+
+        matches = [(m.group(), m.start(), m.end()) for m in re.finditer(r"\w+|[^\w\s]", text)]
+        ids = [self.vocabulary.setdefault(word.casefold(), len(self.vocabulary)) for word, _, _ in matches]
+        return Tokens(
+            np.array(ids, dtype=np.int32),
+            np.array([start for _, start, _ in matches], dtype=np.int64),
+            np.array([end for _, _, end in matches], dtype=np.int64),
+        )
+
+    def encode_prefix(self, instruction: str, query: str, tags: tuple[str, ...]) -> Prefix:
+        return Prefix(self.encode(f"{instruction} {query}").ids, tags)
+
+
+class KeywordScorer:
+    """A scorer with obvious behaviour, for tests and examples: the given words score 1, all other tokens 0.
+
+    Without words it looks for the words of the query that are longer than three letters.
+    """
+
+    labels = LABELS
+
+    def __init__(self, *words: str, window_tokens: int = 512) -> None:
+        self.tokenizer = WordTokenizer()
+        self.window_tokens = window_tokens
+        self.thresholds: Mapping[str, float] = {}
+        self.windows_scored = 0
+        self._words = words
+
+    def score(
+        self, prefix: Prefix, windows: Sequence[NDArray[np.int32]], on_progress: OnProgress | None = None
+    ) -> list[NDArray[np.float32]]:
+        if self._words:
+            wanted = np.concatenate([self.tokenizer.encode(word).ids for word in self._words])
+        else:
+            long_words = [id for word, id in self.tokenizer.vocabulary.items() if len(word) > 3]
+            wanted = np.intersect1d(prefix.ids, np.array(long_words, dtype=np.int32))
+        total = sum(len(window) for window in windows)
+        done = 0
+        scores = []
+        for window in windows:
+            hit = np.isin(window, wanted)
+            rows = np.zeros((len(window), len(LABELS)), dtype=np.float32)
+            rows[hit, LABELS.index("B")] = 1.0
+            rows[~hit, OUTSIDE] = 1.0
+            scores.append(np.tile(rows, (1, len(prefix.tags))))
+            self.windows_scored += 1
+            done += len(window)
+            if on_progress is not None:
+                on_progress(done, total)
+        return scores

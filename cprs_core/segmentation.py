@@ -1,0 +1,127 @@
+"""Text to segments: sentences, lines and paragraphs as character ranges, blanks around them left out."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+from sentencex import get_sentence_boundaries
+
+from cprs_core.types import replace_surrogates
+
+Segments = NDArray[np.int64]  # (n, 2): start and end in characters, sorted, not overlapping
+
+_LINE_BREAK = re.compile(r"\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")
+_BLOCK_BREAK = re.compile(r"(?:\r\n|\n|\r)[^\S\r\n]*(?:\r\n|\n|\r)\s*")
+_OWN_LINE = re.compile(r"\s*(?:[-*+•‣◦>#|=~]|\d{1,3}[.)]\s|[A-Za-z][.)]\s|>>>|\.\. )")
+
+# Hard-wrapped prose is filled to one width; outside these bounds a block of lines is taken as it stands.
+_WRAP_WIDTHS = range(40, 161)
+
+
+def segment_sentences(text: str) -> Segments:
+    """Sentences of ``text``, in any language that sentencex knows the full stops of.
+
+    A line break ends a sentence too, unless the lines are one hard-wrapped paragraph.
+    """
+    if not text:
+        return _empty()
+    borders = {0, len(text)}
+    for boundary in get_sentence_boundaries("en", replace_surrogates(text)):
+        borders.add(boundary["end_index"])
+    borders.update(_hard_line_breaks(text))
+    cuts = sorted(borders)
+    return _trim(text, list(itertools.pairwise(cuts)))
+
+
+def segment_lines(text: str) -> Segments:
+    """Lines that hold anything visible."""
+    return _between(text, _LINE_BREAK)
+
+
+def segment_paragraphs(text: str) -> Segments:
+    """Blocks of lines, separated by blank lines."""
+    return _between(text, _BLOCK_BREAK)
+
+
+def split_long(
+    segments: Segments, token_starts: NDArray[np.int64], word_starts: NDArray[np.bool_], limit: int
+) -> Segments:
+    """``segments`` with those of more than ``limit`` tokens cut into pieces, at the starts of words where possible.
+
+    Args:
+        segments: (n, 2) character ranges.
+        token_starts (int64, (t,)): where each token begins, in the same characters.
+        word_starts (bool, (t,)): whether a token begins after a blank; a piece ends before such a token if its second
+            half has one, else before any token.
+        limit: tokens, at least 2.
+    """
+    first = np.searchsorted(token_starts, segments[:, 0], side="left")
+    last = np.searchsorted(token_starts, segments[:, 1], side="left")
+    if not len(segments) or int((last - first).max()) <= limit:
+        return segments
+    pieces: list[tuple[int, int]] = []
+    for (start, end), low, high in zip(segments.tolist(), first.tolist(), last.tolist(), strict=True):
+        while high - low > limit:
+            half = low + limit // 2
+            words = np.flatnonzero(word_starts[half : low + limit + 1])
+            low = half + int(words[-1]) if len(words) else low + limit
+            cut = int(token_starts[low])
+            pieces.append((start, cut))
+            start = cut
+        pieces.append((start, end))
+    return np.array(pieces, dtype=np.int64).reshape(-1, 2)
+
+
+def _hard_line_breaks(text: str) -> list[int]:
+    """Where a line ends that is a unit of its own: in lists, logs, code and dialogues, not in hard-wrapped prose."""
+    breaks: list[int] = []
+    for block_start, block_end in segment_paragraphs(text).tolist():
+        breaks += (block_start, block_end)
+        lines = segment_lines(text[block_start:block_end]) + block_start
+        if len(lines) < 2:
+            continue
+        wrapped = _is_wrapped(text, lines)
+        for start, end in lines[1:].tolist():
+            if not wrapped or _OWN_LINE.match(text, start, end):
+                breaks.append(start)
+    return breaks
+
+
+def _is_wrapped(text: str, lines: Segments) -> bool:
+    """Whether nearly every line break is one that filling words up to the block's width would have made."""
+    width = int((lines[:, 1] - lines[:, 0]).max())
+    if width not in _WRAP_WIDTHS:
+        return False
+    rows = lines.tolist()
+    filled = 0
+    for (start, end), (next_start, next_end) in itertools.pairwise(rows):
+        first_word = text[next_start:next_end].split(None, 1)[0]
+        filled += end - start + 1 + len(first_word) > width or bool(_OWN_LINE.match(text, next_start, next_end))
+    return filled >= 0.9 * (len(rows) - 1)
+
+
+def _between(text: str, separator: re.Pattern[str]) -> Segments:
+    cuts = [0]
+    for match in separator.finditer(text):
+        cuts += match.span()
+    cuts.append(len(text))
+    return _trim(text, list(zip(cuts[::2], cuts[1::2], strict=True)))
+
+
+def _trim(text: str, ranges: list[tuple[int, int]]) -> Segments:
+    """``ranges`` without blanks at either end; those that were all blank are gone."""
+    kept = []
+    for start, end in ranges:
+        piece = text[start:end]
+        stripped = piece.strip()
+        if stripped:
+            start += len(piece) - len(piece.lstrip())
+            kept.append((start, start + len(stripped)))
+    return np.array(kept, dtype=np.int64).reshape(-1, 2) if kept else _empty()
+
+
+def _empty() -> Segments:
+    return np.empty((0, 2), dtype=np.int64)

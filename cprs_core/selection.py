@@ -1,0 +1,214 @@
+"""From token scores to kept ranges: granularities make candidates, a budget or threshold chooses among them.
+
+A granularity is one function from `ScoredContext` to `Candidates`; a caller's own is passed as ``granularity=``.
+Positions here are characters of the context: all documents laid end to end with nothing between them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cprs_core.context import Context, ScoredContext
+
+B, I, O, E = range(4)  # noqa: E741 - columns of a label group, in the order of `cprs_core.scorer.LABELS`
+
+# Which label may follow which (rows: from, columns: to). A span is B, then I or E; a new B may follow a span at once,
+# because a span of one token is a lone B.
+_LEGAL = np.array(
+    [
+        #  B      I      O      E
+        [True, True, True, True],  # B
+        [False, True, False, True],  # I
+        [True, False, True, False],  # O
+        [True, False, True, False],  # E
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Ranges that may be kept.
+
+    ``starts``, ``ends`` (int64, (n,)) in characters of the context, sorted by start; ``scores`` (float32, (n,)) in
+    0..1; ``tags`` (int64, (n,)) index into the tags of the call.
+    """
+
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    tags: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+
+Granularity = Callable[[ScoredContext], Candidates]
+
+
+def by_sentence(context: ScoredContext) -> Candidates:
+    """Every sentence, scored by the mean of its tokens."""
+    return _candidates(context.sentences, context.mean_scores(context.sentences))
+
+
+def by_line(context: ScoredContext) -> Candidates:
+    """Every line, scored by the mean of its tokens."""
+    return _candidates(context.lines, context.mean_scores(context.lines))
+
+
+def by_paragraph(context: ScoredContext) -> Candidates:
+    """Every paragraph, scored by its best sentence."""
+    return _candidates(context.paragraphs, context.best_part_scores(context.paragraphs, context.sentences))
+
+
+def by_document(context: ScoredContext) -> Candidates:
+    """Every document, scored by its best sentence."""
+    bounds = context.context.document_bounds
+    documents = np.stack([bounds[:-1], bounds[1:]], axis=1)
+    documents = documents[documents[:, 1] > documents[:, 0]]
+    return _candidates(documents, context.best_part_scores(documents, context.sentences))
+
+
+def _candidates(segments: NDArray[np.int64], scores: NDArray[np.float32]) -> Candidates:
+    """One candidate per segment, under the tag that scores best; scores are (segments, tags)."""
+    tags = scores.argmax(axis=1)
+    return Candidates(segments[:, 0], segments[:, 1], scores[np.arange(len(segments)), tags], tags.astype(np.int64))
+
+
+def by_keyword(context: ScoredContext) -> Candidates:
+    """Spans with borders of their own: the best legal label path of each window, per tag."""
+    starts, ends, scores, tags = [], [], [], []
+    keep = context.keep
+    sums = np.concatenate([np.zeros((1, keep.shape[1])), np.cumsum(keep, axis=0, dtype=np.float64)])
+    for tag in range(keep.shape[1]):
+        first, last = decode_spans(context.scores[:, 4 * tag : 4 * tag + 4], context.windows)
+        begin, end = context.context.starts[first], _span_ends(context.context, last)
+        inside = context.context.document_of(begin) == context.context.document_of(end - 1)
+        first, last, begin, end = first[inside], last[inside], begin[inside], end[inside]
+        starts.append(begin)
+        ends.append(end)
+        scores.append((sums[last + 1, tag] - sums[first, tag]) / (last + 1 - first))
+        tags.append(np.full(len(begin), tag))
+    order = np.argsort(np.concatenate(starts), kind="stable")
+    return Candidates(
+        np.concatenate(starts)[order],
+        np.concatenate(ends)[order],
+        np.concatenate(scores)[order].astype(np.float32),
+        np.concatenate(tags)[order].astype(np.int64),
+    )
+
+
+GRANULARITIES: dict[str, Granularity] = {
+    "keyword": by_keyword,
+    "sentence": by_sentence,
+    "line": by_line,
+    "paragraph": by_paragraph,
+    "document": by_document,
+}
+
+
+def _span_ends(context: Context, last_tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64: where spans end whose last tokens are given.
+
+    Normalising tokenizers leave combining marks outside every token, so a span reaches to where the next token
+    begins, or to the first blank before it.
+    """
+    ends = context.ends[last_tokens].copy()
+    next_starts = np.append(context.starts[1:], context.document_bounds[-1])[last_tokens]
+    limits = np.minimum(next_starts, context.document_bounds[context.document_of(ends - 1) + 1])
+    for i in np.flatnonzero(limits > ends).tolist():
+        gap = context.text(int(ends[i]), int(limits[i]))
+        ends[i] += next((k for k, character in enumerate(gap) if character.isspace()), len(gap))
+    return ends
+
+
+def decode_spans(
+    scores: NDArray[np.float32], windows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Spans of the best label path (Viterbi) with legal transitions, all windows at once.
+
+    Args:
+        scores: float32 (n, 4): probabilities of B, I, O, E per token.
+        windows: int64 (w, 2): token ranges that are decoded apart; ends ascending.
+
+    Returns:
+        int64 (s,) twice: first and last token of each span, ascending.
+    """
+    if not len(windows):
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    begins = np.concatenate([[0], windows[:-1, 1]])  # overlapping windows were merged; each token is decoded once
+    lengths = windows[:, 1] - begins
+    steps = int(lengths.max())
+    logs = np.full((len(windows), steps, 4), -1e9, dtype=np.float32)
+    logs[:, :, O] = 0.0  # padding is outside
+    rows = np.repeat(np.arange(len(windows)), lengths)
+    columns = np.arange(len(scores)) - np.repeat(begins, lengths)
+    logs[rows, columns] = np.log(np.maximum(scores, 1e-9))
+    penalty = np.where(_LEGAL, 0.0, -1e9).astype(np.float32)
+    best = logs[:, 0] + np.array([0.0, -1e9, 0.0, -1e9], dtype=np.float32)  # a span begins with B  # (w, 4)
+    came_from = np.zeros((steps, len(windows), 4), dtype=np.int8)
+    for step in range(1, steps):
+        paths = best[:, :, None] + penalty  # (w, from, to)
+        came_from[step] = paths.argmax(axis=1)
+        best = paths.max(axis=1) + logs[:, step]
+    labels = np.empty((len(windows), steps), dtype=np.int8)
+    labels[:, -1] = best.argmax(axis=1)
+    for step in range(steps - 1, 0, -1):
+        labels[:, step - 1] = came_from[step, np.arange(len(windows)), labels[:, step]]
+    path = labels[rows, columns]
+    firsts = np.flatnonzero(path == B)
+    inside = (path == I) | (path == E)
+    run_ends = np.flatnonzero(~np.append(inside[1:], False))  # tokens not followed by I or E
+    lasts = run_ends[np.searchsorted(run_ends, firsts)]
+    return firsts, lasts
+
+
+def choose(
+    candidates: Candidates,
+    *,
+    threshold: float | None,
+    max_tokens: int | None,
+    cost: Callable[[int], int],
+) -> NDArray[np.int64]:
+    """The candidates to keep: best score first, none that overlaps a better one, until the budget is full.
+
+    Args:
+        threshold: least score that is kept; None for no limit.
+        max_tokens: tokens that may be kept in all; None for no limit.
+        cost: tokens of a candidate, by index.
+
+    Returns:
+        int64, (k,): indices of kept candidates, in source order.
+    """
+    order = np.argsort(-candidates.scores, kind="stable")
+    if threshold is not None:
+        order = order[candidates.scores[order] >= threshold]
+    left = max_tokens
+    taken: list[tuple[int, int]] = []
+    kept: list[int] = []
+    misfits = 0
+    for index in order.tolist():
+        start, end = int(candidates.starts[index]), int(candidates.ends[index])
+        at = bisect_left(taken, (start, end))
+        if (at < len(taken) and taken[at][0] < end) or (at > 0 and taken[at - 1][1] > start):
+            continue
+        if left is not None:
+            price = cost(index)
+            if price > left:
+                misfits += 1
+                if left <= 0 or misfits > _MAX_MISFITS:
+                    break
+                continue
+            left -= price
+        insort(taken, (start, end))
+        kept.append(index)
+    return np.array(sorted(kept), dtype=np.int64)
+
+
+# A budget that is nearly full tries this many smaller candidates before it stops: enough to fill the rest well,
+# few enough that a caller's slow token counter is not called for every segment of a long text.
+_MAX_MISFITS = 200

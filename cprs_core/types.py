@@ -1,0 +1,110 @@
+"""The nouns of the public contract. Positions are characters, end exclusive."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PrivateAttr, SkipValidation
+
+
+def replace_surrogates(text: str) -> str:
+    """``text`` with every lone surrogate as U+FFFD; the length, and so every position, stays the same."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)
+    return text
+
+
+# A Python string may hold lone surrogates (a file read with `surrogateescape`, say). They are kept as they came;
+# only JSON, which is UTF-8, cannot carry them and gets U+FFFD in their place.
+Text = Annotated[SkipValidation[str], PlainSerializer(replace_surrogates, return_type=str, when_used="json")]
+
+
+class Frozen(BaseModel):
+    """Immutable, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Document(Frozen):
+    """One input text with an optional id, title and metadata.
+
+    >>> Document("The lease was signed by Ada.", id="lease").id
+    'lease'
+    """
+
+    text: Text
+    id: str | None = None
+    title: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    def __init__(
+        self, text: str, id: str | None = None, title: str | None = None, metadata: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(text=text, id=id, title=title, metadata=metadata or {})  # type: ignore[call-arg]
+
+
+class Span(Frozen):
+    """A kept range of one document: ``documents[document_index].text[start:end] == text``."""
+
+    document_id: str | None
+    document_index: int
+    start: int
+    end: int
+    text: Text
+    score: float
+    tag: str
+
+
+class ScoredSegment(Frozen):
+    """One segment with its score; nothing is dropped, the caller chooses."""
+
+    document_index: int
+    start: int
+    end: int
+    score: float
+    tag: str
+
+
+class Usage(Frozen):
+    """What one call read, kept and took.
+
+    ``ratio`` is output over input tokens; ``stage_seconds`` splits ``seconds`` by stage of the straight path.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    ratio: float
+    windows: int
+    seconds: float
+    stage_seconds: dict[str, float] = Field(default_factory=dict)
+
+
+class Compression(Frozen):
+    """The kept text and where it came from.
+
+    ``low_confidence`` is true when nothing in the context reached the critic's default threshold; ``notice`` then, or
+    when a budget left no room, says why in one sentence.
+    """
+
+    text: Text
+    documents: list[Document]
+    spans: list[Span]
+    usage: Usage
+    query: str = ""
+    instruction: str = ""
+    low_confidence: bool = False
+    notice: str | None = None
+    _sources: list[Document] = PrivateAttr(default_factory=list)
+
+    def to_html(self) -> str:
+        """A self-contained page: every source document with the kept text highlighted."""
+        from cprs_core.html import render_page
+
+        return render_page(self, self._sources)
+
+    def _repr_html_(self) -> str:
+        from cprs_core.html import render_fragment
+
+        return render_fragment(self, self._sources)
