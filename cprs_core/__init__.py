@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cprs_core.instructions import PRESETS, Preset
     from cprs_core.scorer import KeywordScorer, Prefix, Scorer, Tokenizer, Tokens
     from cprs_core.selection import Candidates, Granularity
-    from cprs_core.types import Compression, Document, ScoredSegment, Span, Usage
+    from cprs_core.types import Compression, Document, DocumentUsage, ScoredSegment, Span, Usage
 
 __version__ = "0.1.0"
 
@@ -33,7 +33,7 @@ _HOMES = {
     "scorer": ("KeywordScorer", "Prefix", "Scorer", "Tokenizer", "Tokens"),
     "context": ("Context", "ScoredContext"),
     "selection": ("Candidates", "Granularity"),
-    "types": ("Compression", "Document", "ScoredSegment", "Span", "Usage"),
+    "types": ("Compression", "Document", "DocumentUsage", "ScoredSegment", "Span", "Usage"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -47,6 +47,7 @@ __all__ = [
     "Context",
     "DeviceError",
     "Document",
+    "DocumentUsage",
     "Granularity",
     "InputError",
     "KeywordScorer",

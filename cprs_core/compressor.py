@@ -22,7 +22,7 @@ from cprs_core.instructions import Preset, resolve_instruction
 from cprs_core.scorer import OUTSIDE, OnProgress, Scorer
 from cprs_core.selection import GRANULARITIES, Candidates, Granularity, choose
 from cprs_core.stopwatch import Stopwatch
-from cprs_core.types import Compression, Document, ScoredSegment, Span, Usage
+from cprs_core.types import Compression, Document, DocumentUsage, ScoredSegment, Span, Usage
 from cprs_core.windows import merge_windows, plan_windows
 
 Documents = str | Document | Sequence[str | Document]
@@ -110,7 +110,8 @@ class Compressor:
             if threshold is None and max_tokens is None and ratio is None:
                 threshold = default
             count = count_tokens or self._count_tokens
-            input_tokens = scored.tokens if count_tokens is None else sum(count(document.text) for document in texts)
+            document_tokens = scored.document_tokens(count_tokens)
+            input_tokens = sum(document_tokens)
             budget = smallest_budget(max_tokens, ratio, input_tokens)
             cost = scored.cost if count_tokens is None else scored.cost_in(count_tokens)
             kept = choose(scored.candidates, threshold=threshold, max_tokens=budget, cost=cost)
@@ -124,6 +125,7 @@ class Compressor:
                 output_tokens = count(text) if spans else 0
             best = float(scored.candidates.scores.max(initial=0.0))
             notice = _notice(scored, best, default, threshold, budget, spans)
+            kept_tokens = scored.kept_tokens(spans, shortened, count_tokens)
         result = Compression(
             text=text,
             documents=shortened,
@@ -135,11 +137,16 @@ class Compressor:
                 windows=scored.windows,
                 seconds=watch.total,
                 stage_seconds=dict(watch.seconds),
+                documents=[
+                    DocumentUsage(input_tokens=read, output_tokens=left)
+                    for read, left in zip(document_tokens, kept_tokens, strict=True)
+                ],
             ),
             query=query,
             instruction=scored.preset.text,
             low_confidence=best < default or not spans,
             notice=notice,
+            best=None if spans else scored.best_span(budget, cost),
         )
         result._sources = texts
         return result
@@ -237,9 +244,28 @@ class _Scored:
     windows: int
     watch: Stopwatch
 
-    @property
-    def tokens(self) -> int:
-        return len(self.context.ids)
+    def document_tokens(self, count_tokens: CountTokens | None) -> list[int]:
+        """Tokens of every document, in the caller's tokenizer or in the critic's."""
+        if count_tokens is not None:
+            return [count_tokens(document.text) for document in self.documents]
+        return np.diff(self.context.first_tokens(self.context.document_bounds)).tolist()
+
+    def kept_tokens(self, spans: list[Span], shortened: list[Document], count_tokens: CountTokens | None) -> list[int]:
+        """Tokens of every document's kept text, in the caller's tokenizer or in the critic's."""
+        if count_tokens is not None:
+            return [count_tokens(document.text) if document.text else 0 for document in shortened]
+        of_document = np.array([span.document_index for span in spans], dtype=np.int64)
+        base = self.context.document_bounds[of_document]
+        first = self.context.first_tokens(base + np.array([span.start for span in spans], dtype=np.int64))
+        last = self.context.first_tokens(base + np.array([span.end for span in spans], dtype=np.int64))
+        return np.bincount(of_document, last - first, minlength=len(self.documents)).astype(np.int64).tolist()
+
+    def best_span(self, max_tokens: int | None, cost: Callable[[int], int]) -> Span | None:
+        """The candidate that scores best among those that fit; None where none does."""
+        order = np.argsort(-self.candidates.scores, kind="stable")
+        fits = (index for index in order.tolist() if max_tokens is None or cost(index) <= max_tokens)
+        index = next(fits, None)
+        return None if index is None else self.spans(np.array([index]))[0]
 
     def cost(self, index: int) -> int:
         """Tokens of a candidate in the critic's tokenizer."""

@@ -67,10 +67,18 @@ class ScoredSegment(Frozen):
     tag: str
 
 
+class DocumentUsage(Frozen):
+    """Tokens of one document that were read, and tokens of it that were kept."""
+
+    input_tokens: int
+    output_tokens: int
+
+
 class Usage(Frozen):
     """What one call read, kept and took.
 
-    ``ratio`` is output over input tokens; ``stage_seconds`` splits ``seconds`` by stage of the straight path.
+    ``ratio`` is output over input tokens; ``stage_seconds`` splits ``seconds`` by stage of the straight path;
+    ``documents`` has one entry per input document, in their order (joining documents may cost tokens of its own).
     """
 
     input_tokens: int
@@ -79,13 +87,15 @@ class Usage(Frozen):
     windows: int
     seconds: float
     stage_seconds: dict[str, float] = Field(default_factory=dict)
+    documents: list[DocumentUsage] = Field(default_factory=list)
 
 
 class Compression(Frozen):
     """The kept text and where it came from.
 
     ``low_confidence`` is true when nothing in the context reached the critic's default threshold; ``notice`` then, or
-    when a budget left no room, says why in one sentence.
+    when a budget left no room, says why in one sentence. ``best`` is there when nothing was kept: the segment that
+    scored best among those that fit the budget, for callers that would rather have a weak answer than none.
     """
 
     text: Text
@@ -96,6 +106,7 @@ class Compression(Frozen):
     instruction: str = ""
     low_confidence: bool = False
     notice: str | None = None
+    best: Span | None = None
     _sources: list[Document] = PrivateAttr(default_factory=list)
 
     def to_html(self) -> str:
