@@ -1,0 +1,159 @@
+"""Runs a small critic over windows: batches by token count, equal lengths together, one host copy at the end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cprs_core.critics.token_critic import TokenCritic
+from cprs_core.critics.wordpiece import WordPieceTokenizer
+from cprs_core.errors import CPRSError, DeviceError
+from cprs_core.scorer import LABELS, OnProgress, Prefix
+
+_log = logging.getLogger(__name__)
+
+# Tokens of one forward pass. On a CPU small batches stay in the caches and report progress often.
+_BATCH_TOKENS = {"cpu": 4_096, "cuda": 131_072, "mps": 16_384}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class CriticScorer:
+    """A `Scorer` around a small critic. Calls from several threads take turns."""
+
+    labels = LABELS
+
+    def __init__(
+        self,
+        critic: TokenCritic,
+        tokenizer: WordPieceTokenizer,
+        *,
+        name: str = "critic",
+        window_tokens: int = 512,
+        thresholds: Mapping[str, float] | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_tokens: int | None = None,
+    ) -> None:
+        self.name = name
+        self.tokenizer = tokenizer
+        self.window_tokens = window_tokens
+        self.thresholds: Mapping[str, float] = dict(thresholds or {})
+        self.device = resolve_device(device)
+        self.dtype = resolve_dtype(dtype, self.device)
+        self.batch_tokens = batch_tokens or _BATCH_TOKENS.get(self.device.type, 16_384)
+        self._critic = critic.to(device=self.device, dtype=self.dtype).eval()
+        self._turn = threading.Lock()
+
+    def score(
+        self, prefix: Prefix, windows: Sequence[NDArray[np.int32]], on_progress: OnProgress | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Label probabilities of every window token; see `cprs_core.scorer.Scorer.score`."""
+        results: list[NDArray[np.float32]] = [np.empty((0, len(LABELS) * len(prefix.tags)), np.float32)] * len(windows)
+        total = sum(len(window) for window in windows)
+        done = 0
+        with self._turn, torch.inference_mode():
+            rows = self._critic.tag_rows([self._ids(self.tokenizer.word_ids(tag)) for tag in prefix.tags])
+            for batch in _batches([len(window) for window in windows], len(prefix), self.batch_tokens):
+                scores = self._forward(prefix, [windows[index] for index in batch], rows)
+                lengths = [len(windows[index]) for index in batch]
+                for index, part in zip(batch, np.split(scores, np.cumsum(lengths)[:-1]), strict=True):
+                    results[index] = part
+                done += sum(lengths)
+                if on_progress is not None:
+                    on_progress(done, total)
+        return results
+
+    def _forward(self, prefix: Prefix, windows: list[NDArray[np.int32]], rows: torch.Tensor) -> NDArray[np.float32]:
+        """float32, (sum of lengths, tags * 4), windows in the order given: equal lengths next to each other."""
+        p = len(prefix)
+        lengths = np.array([len(window) for window in windows])
+        full = lengths + p
+        ids = np.concatenate([part for window in windows for part in (prefix.ids, window)])
+        first = np.repeat(np.cumsum(full) - full, full)
+        positions = np.arange(int(full.sum())) - first
+        in_context = positions >= p
+        sizes, counts = _runs(full)
+        hidden = self._critic.encoder(
+            self._ids(ids),
+            self._ids(positions),
+            self._ids(in_context),
+            list(zip(counts, sizes, strict=True)),
+        )
+        context = hidden[self._ids(np.flatnonzero(in_context))]
+        scores: NDArray[np.float32] = self._critic(context, rows).cpu().numpy()
+        if np.isnan(scores).any():
+            raise CPRSError(
+                f"the critic {self.name!r} returned NaN scores in {self.dtype}; load it with dtype='float32'"
+            )
+        return scores
+
+    def _ids(self, values: NDArray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(self.device, non_blocking=True)
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device that a name means here; "auto" is a GPU where there is one.
+
+    Raises:
+        DeviceError: no such device here; the message lists those that exist.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        available.append("mps")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        resolved = None
+    name = (
+        ""
+        if resolved is None
+        else f"{resolved.type}:{resolved.index or 0}"
+        if resolved.type == "cuda"
+        else str(resolved)
+    )
+    if resolved is None or name not in available:
+        raise DeviceError(f"there is no device {device!r} here; choose 'auto' or one of: {', '.join(available)}")
+    return resolved
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The number format of the weights; "auto" is bfloat16 on a GPU that has it, else float32.
+
+    Raises:
+        DeviceError: an unknown name.
+    """
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if dtype not in _DTYPES:
+        raise DeviceError(f"there is no dtype {dtype!r}; choose 'auto' or one of: {', '.join(_DTYPES)}")
+    return _DTYPES[dtype]
+
+
+def _batches(lengths: list[int], prefix: int, batch_tokens: int) -> list[list[int]]:
+    """Window indices of each forward pass: longest first, at most ``batch_tokens`` tokens together."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    batches: list[list[int]] = []
+    room = 0
+    for index in order:
+        need = lengths[index] + prefix
+        if not batches or need > room:
+            batches.append([])
+            room = batch_tokens
+        batches[-1].append(index)
+        room -= need
+    return batches
+
+
+def _runs(values: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+    """Value and length of each run of equal neighbours."""
+    cuts = np.flatnonzero(np.diff(values)) + 1
+    starts = np.concatenate([[0], cuts])
+    counts = np.diff(np.append(starts, len(values)))
+    return values[starts].tolist(), counts.tolist()

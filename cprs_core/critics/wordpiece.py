@@ -1,0 +1,103 @@
+"""The small critic's tokenizer: a WordPiece vocabulary read through the `tokenizers` library."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer as RustTokenizer
+
+from cprs_core.errors import CheckpointError
+from cprs_core.scorer import Prefix, Tokens
+from cprs_core.types import replace_surrogates
+
+# Long texts are cut at line breaks or blanks into pieces of about this many characters, which are encoded in parallel.
+# WordPiece never joins over a blank, so the tokens are the same as in one piece.
+_PIECE_CHARACTERS = 8_192
+_LINE_OR_BLANK = re.compile(r"\n|\s")
+
+# A run without blanks that the vocabulary cannot spell (a checksum, an encoded image) is one unknown token however long
+# it is. Budgets count tokens, so such a run counts as one token for every 4 characters.
+_UNKNOWN_CHARACTERS = 4
+
+
+class WordPieceTokenizer:
+    """Text to ids, and instruction and query to ``[CLS] instruction [SEP] query [SEP]``.
+
+    Nothing inside a text is read as a control token: ``[SEP]`` in a document is three ordinary tokens.
+    """
+
+    def __init__(self, tokenizer: RustTokenizer) -> None:
+        self._tokenizer = RustTokenizer.from_str(tokenizer.to_str())  # the caller's own stays as it was
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True
+        self._cls, self._sep, self._unknown = (self._special(name) for name in ("[CLS]", "[SEP]", "[UNK]"))
+
+    @classmethod
+    def from_file(cls, path: Path) -> WordPieceTokenizer:
+        """Raises CheckpointError where the file is missing or damaged."""
+        try:
+            return cls(RustTokenizer.from_file(str(path)))
+        except Exception as error:  # the library raises bare Exception
+            raise CheckpointError(f"cannot read the tokenizer {path}: {error}; download or save it again") from error
+
+    @property
+    def vocab_size(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def encode(self, text: str) -> Tokens:
+        """Tokens of ``text``; nothing inside it is ever read as a control token."""
+        text = replace_surrogates(text)
+        borders = _piece_borders(text)
+        pieces = [text[a:b] for a, b in itertools.pairwise(borders)]
+        encodings = self._tokenizer.encode_batch(pieces, add_special_tokens=False)
+        ids = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+        offsets = [
+            np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) + base
+            for encoding, base in zip(encodings, borders, strict=False)
+        ]
+        all_ids = np.concatenate(ids) if ids else np.empty(0, dtype=np.int32)
+        all_offsets = np.concatenate(offsets) if offsets else np.empty((0, 2), dtype=np.int64)
+        return self._cut_unknown_runs(all_ids, all_offsets)
+
+    def encode_prefix(self, instruction: str, query: str, tags: tuple[str, ...]) -> Prefix:
+        """``[CLS] instruction [SEP] query [SEP]``."""
+        cls, sep = np.array([self._cls], dtype=np.int32), np.array([self._sep], dtype=np.int32)
+        ids = np.concatenate([cls, self.encode(instruction).ids, sep, self.encode(query).ids, sep])
+        return Prefix(ids, tags)
+
+    def word_ids(self, word: str) -> NDArray[np.int32]:
+        """int32, (n,): vocabulary rows of a tag word, at least one."""
+        ids = self.encode(word).ids
+        return ids if len(ids) else np.array([self._unknown], dtype=np.int32)
+
+    def _special(self, name: str) -> int:
+        id = self._tokenizer.token_to_id(name)
+        if id is None:
+            raise CheckpointError(f"the tokenizer has no {name} token; it is not one of a BERT-like critic")
+        return int(id)
+
+    def _cut_unknown_runs(self, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> Tokens:
+        starts, ends = offsets[:, 0], offsets[:, 1]
+        parts = np.where(ids == self._unknown, -(-(ends - starts) // _UNKNOWN_CHARACTERS), 1)
+        if not len(ids) or int(parts.max()) <= 1:
+            return Tokens(ids, np.ascontiguousarray(starts), np.ascontiguousarray(ends))
+        first = np.repeat(np.cumsum(parts) - parts, parts)
+        begin = np.repeat(starts, parts) + _UNKNOWN_CHARACTERS * (np.arange(int(parts.sum())) - first)
+        stop = np.where(np.repeat(parts, parts) == 1, np.repeat(ends, parts), begin + _UNKNOWN_CHARACTERS)
+        return Tokens(np.repeat(ids, parts), begin, np.minimum(stop, np.repeat(ends, parts)))
+
+
+def _piece_borders(text: str) -> list[int]:
+    borders = [0]
+    while len(text) - borders[-1] > 2 * _PIECE_CHARACTERS:
+        target = borders[-1] + _PIECE_CHARACTERS
+        match = _LINE_OR_BLANK.search(text, target, target + _PIECE_CHARACTERS)
+        borders.append(match.start() if match else target + _PIECE_CHARACTERS)
+    if text:
+        borders.append(len(text))
+    return borders
