@@ -109,7 +109,7 @@ class Compressor:
             default = self._default_threshold(scored.preset.granularity)
             if threshold is None and max_tokens is None and ratio is None:
                 threshold = default
-            count = count_tokens or self._count_tokens
+            count = count_tokens or self.count_tokens
             document_tokens = scored.document_tokens(count_tokens)
             input_tokens = sum(document_tokens)
             budget = smallest_budget(max_tokens, ratio, input_tokens)
@@ -229,7 +229,8 @@ class Compressor:
     def _default_threshold(self, granularity: str) -> float:
         return self.scorer.thresholds.get(granularity, DEFAULT_THRESHOLD)
 
-    def _count_tokens(self, text: str) -> int:
+    def count_tokens(self, text: str) -> int:
+        """Tokens of ``text`` in the critic's tokenizer: the unit of budgets and usage unless the caller brings one."""
         return len(self.scorer.tokenizer.encode(text))
 
 
