@@ -1,0 +1,263 @@
+"""What every adapter does the same way: options, one call for all inputs, policies, provenance. No framework here.
+
+An adapter is three steps: theirs -> `Document`; one call of the compressor for all inputs; copies back with the text
+replaced and provenance under one metadata key. The middle step is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from cprs_core import Compression, Document, DocumentUsage, InputError, Preset, Span
+from cprs_integrations.shared import shared_compressor
+
+logger = logging.getLogger(__name__)
+
+PROVENANCE_KEY = "cprs"
+
+GranularityName = Literal["keyword", "sentence", "line", "paragraph", "document", "auto"]
+
+
+class Compresses(Protocol):
+    """What an adapter needs of a compressor: `cprs_core.Compressor`, a remote client, or one of your own.
+
+    Both are called with a sequence of `Document`, the query, and the selection options by keyword.
+    """
+
+    @property
+    def compress(self) -> Callable[..., Compression]: ...
+
+    @property
+    def acompress(self) -> Callable[..., Awaitable[Compression]]: ...
+
+
+class CompressionOptions(BaseModel):
+    """The options of one adapter. Selection options mean what they mean in `cprs_core.Compressor.compress`."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    compressor: Any = Field(default=None, exclude=True, repr=False)
+    """Anything with `compress` and `acompress`; None for the critic that all adapters of the process share."""
+
+    instruction: str | Preset | None = None
+    """What to extract, in words, or a preset or its name; None for the default of the granularity."""
+
+    granularity: GranularityName | Callable[..., Any] = "sentence"
+    """What is kept or dropped as a whole; a name, or a function from `ScoredContext` to `Candidates`."""
+
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens of kept text over all inputs of a call."""
+
+    ratio: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Most tokens of kept text, as a share of the tokens of all inputs of a call."""
+
+    threshold: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Least score of a kept segment."""
+
+    count_tokens: Callable[[str], int] | None = Field(default=None, repr=False)
+    """Tokens of a text in your tokenizer; None for the critic's."""
+
+    on_empty: Literal["best", "empty", "passthrough"] = "best"
+    """When nothing is kept: the segment that scored best, nothing at all, or every input as it came."""
+
+    on_error: Literal["raise", "passthrough"] = "raise"
+    """When the compressor raises: let the error through, or log it and hand every input on as it came."""
+
+    @field_validator("compressor")
+    @classmethod
+    def _has_both_calls(cls, compressor: Any) -> Any:
+        if compressor is not None and not (hasattr(compressor, "compress") and hasattr(compressor, "acompress")):
+            raise InputError(
+                f"compressor is of type {type(compressor).__name__}, which lacks compress or acompress; "
+                "pass a cprs_core.Compressor, or leave it out for the embedded critic"
+            )
+        return compressor
+
+    def active_compressor(self) -> Compresses:
+        """The compressor of this adapter: its own, or the shared one, which is loaded now if it was not yet."""
+        return self.compressor if self.compressor is not None else shared_compressor()
+
+    def selection(self, instruction: str | Preset | None = None) -> dict[str, Any]:
+        """Keyword arguments of a `compress` call; ``instruction`` takes precedence over the adapter's own."""
+        names = ("granularity", "max_tokens", "ratio", "threshold", "count_tokens")
+        chosen = {name: getattr(self, name) for name in names}
+        return {**chosen, "instruction": self.instruction if instruction is None else instruction}
+
+    def settings(self) -> dict[str, Any]:
+        """Every option that changes the result, in an order of its own and printable: a key for caches and traces."""
+        names = sorted(set(CompressionOptions.model_fields) - {"compressor"})
+        shown = {name: getattr(self, name) for name in names}
+        if self.compressor is not None:
+            shown["compressor"] = f"{type(self.compressor).__qualname__}@{id(self.compressor):x}"
+        return {name: _printable(value) for name, value in shown.items()}
+
+
+class DocumentOptions(CompressionOptions):
+    """Options of adapters whose inputs are documents or nodes."""
+
+    top_n: int | None = Field(default=None, ge=1)
+    """Rerank: the best ``top_n`` inputs only, best first, from the same pass; None for all, in the order they came."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One input after compression; outcomes come in the order to hand back.
+
+    ``index`` is the input's; ``score`` its best kept span's, None where it passed through; ``provenance`` is plain
+    data that serialises to JSON.
+    """
+
+    index: int
+    text: str
+    score: float | None
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """The middle step of one call."""
+
+    options: CompressionOptions
+    documents: Sequence[Document]
+    query: str
+    instruction: str | Preset | None = None
+    top_n: int | None = None
+
+    def compress(self) -> Compression:
+        """The one call of the compressor."""
+        compressor = self.options.active_compressor()
+        return compressor.compress(self.documents, self.query, **self.options.selection(self.instruction))
+
+    async def acompress(self) -> Compression:
+        """The one call of the compressor; loading the shared critic does not block the loop either."""
+        compressor = self.options.compressor or await asyncio.to_thread(self.options.active_compressor)
+        return await compressor.acompress(self.documents, self.query, **self.options.selection(self.instruction))
+
+    def carry_out(self, compress: Callable[[], Compression] | None = None) -> list[Outcome]:
+        """Compress under the policies of the options.
+
+        Args:
+            compress: runs `Step.compress` in a frame of the adapter's own (a child run, say).
+
+        Returns:
+            what is left of the inputs; inputs of which nothing was kept are left out.
+        """
+        if not self._has_text:
+            return []
+        try:
+            compression = (compress or self.compress)()
+        except Exception as error:
+            return self._recover(error)
+        return self._outcomes(compression)
+
+    async def acarry_out(self, acompress: Callable[[], Awaitable[Compression]] | None = None) -> list[Outcome]:
+        """`carry_out` without blocking the loop."""
+        if not self._has_text:
+            return []
+        try:
+            compression = await (acompress or self.acompress)()
+        except Exception as error:
+            return self._recover(error)
+        return self._outcomes(compression)
+
+    @property
+    def _has_text(self) -> bool:
+        return any(document.text.strip() for document in self.documents)
+
+    def _recover(self, error: Exception) -> list[Outcome]:
+        if self.options.on_error == "raise":
+            raise error
+        logger.warning("compression failed and %d inputs pass through: %s", len(self.documents), error, exc_info=error)
+        return self._pass_through({"error": f"{type(error).__name__}: {error}"})
+
+    def _outcomes(self, compression: Compression) -> list[Outcome]:
+        if not compression.spans:
+            return self._after_nothing_kept(compression)
+        spans: list[list[Span]] = [[] for _ in self.documents]
+        for span in compression.spans:
+            spans[span.document_index].append(span)
+        usages: Sequence[DocumentUsage | None] = compression.usage.documents or [None] * len(self.documents)
+        outcomes = [
+            Outcome(
+                index,
+                compression.documents[index].text,
+                max(span.score for span in kept),
+                provenance(kept, usages[index], compression),
+            )
+            for index, kept in enumerate(spans)
+            if kept
+        ]
+        if self.top_n is not None:
+            outcomes = sorted(outcomes, key=lambda outcome: outcome.score or 0.0, reverse=True)[: self.top_n]
+        return outcomes
+
+    def _after_nothing_kept(self, compression: Compression) -> list[Outcome]:
+        logger.info("nothing was kept (on_empty=%r): %s", self.options.on_empty, compression.notice)
+        if self.options.on_empty == "passthrough":
+            return self._pass_through({"low_confidence": True, "notice": compression.notice})
+        best = compression.best
+        if self.options.on_empty == "empty":
+            return []
+        if best is None:
+            logger.warning("nothing is left of %d inputs: %s", len(self.documents), compression.notice)
+            return []
+        usage = self._usage_of(best, compression)
+        return [Outcome(best.document_index, best.text, best.score, provenance([best], usage, compression))]
+
+    def _usage_of(self, span: Span, compression: Compression) -> DocumentUsage | None:
+        """Tokens of the document of a span that was kept after all."""
+        count = self.options.count_tokens or getattr(self.options.active_compressor(), "count_tokens", None)
+        if count is None or not compression.usage.documents:
+            return None
+        read = compression.usage.documents[span.document_index].input_tokens
+        return DocumentUsage(input_tokens=read, output_tokens=count(span.text))
+
+    def _pass_through(self, why: dict[str, Any]) -> list[Outcome]:
+        outcomes = [
+            Outcome(index, document.text, None, {"passed_through": True, **why})
+            for index, document in enumerate(self.documents)
+        ]
+        return outcomes[: self.top_n]
+
+
+def provenance(spans: Sequence[Span], usage: DocumentUsage | None, compression: Compression) -> dict[str, Any]:
+    """What happened to one input, as plain data.
+
+    Spans are characters of the input's text as it came, end exclusive. Token counts are there where the compressor
+    gives them.
+    """
+    facts: dict[str, Any] = {}
+    if usage is not None:
+        facts["original_tokens"] = usage.input_tokens
+        facts["kept_tokens"] = usage.output_tokens
+        facts["ratio"] = round(usage.output_tokens / usage.input_tokens, 4) if usage.input_tokens else 0.0
+    facts["score"] = max(span.score for span in spans)
+    facts["spans"] = [{"start": span.start, "end": span.end, "score": span.score, "tag": span.tag} for span in spans]
+    facts["low_confidence"] = compression.low_confidence
+    if compression.notice:
+        facts["notice"] = compression.notice
+    return facts
+
+
+def copy_metadata(metadata: Any) -> Any:
+    """A copy whose containers are new and whose leaves are the caller's: `deepcopy` fails on locks and open files."""
+    if isinstance(metadata, dict):
+        return {key: copy_metadata(value) for key, value in metadata.items()}
+    if type(metadata) in (list, tuple, set):
+        return type(metadata)(copy_metadata(value) for value in metadata)
+    return metadata
+
+
+def _printable(value: Any) -> Any:
+    """A value that prints the same every time in this process."""
+    if callable(value):
+        return (
+            f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__name__)}@{id(value):x}"
+        )
+    return value
