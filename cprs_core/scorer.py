@@ -5,6 +5,8 @@ Devices, replicas, cascades and caches live behind `Scorer`, and nest, because e
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -99,11 +101,12 @@ class WordTokenizer:
 
     vocabulary: dict[str, int] = field(default_factory=dict)
 
-    def encode(self, text: str) -> Tokens:
-        import re
+    def __post_init__(self) -> None:
+        self._fresh_ids = itertools.count(len(self.vocabulary))  # threads that meet a word at once never share an id
 
+    def encode(self, text: str) -> Tokens:
         matches = [(m.group(), m.start(), m.end()) for m in re.finditer(r"\w+|[^\w\s]", text)]
-        ids = [self.vocabulary.setdefault(word.casefold(), len(self.vocabulary)) for word, _, _ in matches]
+        ids = [self._id(word.casefold()) for word, _, _ in matches]
         return Tokens(
             np.array(ids, dtype=np.int32),
             np.array([start for _, start, _ in matches], dtype=np.int64),
@@ -112,6 +115,10 @@ class WordTokenizer:
 
     def encode_prefix(self, instruction: str, query: str, tags: tuple[str, ...]) -> Prefix:
         return Prefix(self.encode(f"{instruction} {query}").ids, tags)
+
+    def _id(self, word: str) -> int:
+        known = self.vocabulary.get(word)
+        return known if known is not None else self.vocabulary.setdefault(word, next(self._fresh_ids))
 
 
 class KeywordScorer:
@@ -125,7 +132,8 @@ class KeywordScorer:
     def __init__(self, *words: str, window_tokens: int = 512) -> None:
         self.tokenizer = WordTokenizer()
         self.window_tokens = window_tokens
-        self.thresholds: Mapping[str, float] = {}
+        names = ("keyword", "sentence", "line", "paragraph", "document")
+        self.thresholds: Mapping[str, float] = dict.fromkeys(names, 1e-6)  # one hit is enough, however long the segment
         self.windows_scored = 0
         self._words = words
 
@@ -135,7 +143,7 @@ class KeywordScorer:
         if self._words:
             wanted = np.concatenate([self.tokenizer.encode(word).ids for word in self._words])
         else:
-            long_words = [id for word, id in self.tokenizer.vocabulary.items() if len(word) > 3]
+            long_words = [id for word, id in list(self.tokenizer.vocabulary.items()) if len(word) > 3]
             wanted = np.intersect1d(prefix.ids, np.array(long_words, dtype=np.int32))
         total = sum(len(window) for window in windows)
         done = 0

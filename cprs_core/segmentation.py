@@ -20,6 +20,9 @@ _OWN_LINE = re.compile(r"\s*(?:[-*+•‣◦>#|=~]|\d{1,3}[.)]\s|[A-Za-z][.)]\s|
 # Hard-wrapped prose is filled to one width; outside these bounds a block of lines is taken as it stands.
 _WRAP_WIDTHS = range(40, 161)
 
+# sentencex takes quadratic time where a paragraph has many sentences without blanks between them (Chinese, Japanese).
+_STRETCH = 4_000  # characters
+
 
 def segment_sentences(text: str) -> Segments:
     """Sentences of ``text``, in any language that sentencex knows the full stops of.
@@ -29,9 +32,11 @@ def segment_sentences(text: str) -> Segments:
     if not text:
         return _empty()
     borders = {0, len(text)}
-    for boundary in get_sentence_boundaries("en", replace_surrogates(text)):
-        borders.add(boundary["end_index"])
-    borders.update(_hard_line_breaks(text))
+    readable = replace_surrogates(text)
+    for start, end in segment_paragraphs(text).tolist():
+        borders.update((start, end))
+        borders.update(start + position for position in _sentence_ends(readable[start:end]))
+        borders.update(start + position for position in _hard_line_breaks(text[start:end]))
     cuts = sorted(borders)
     return _trim(text, list(itertools.pairwise(cuts)))
 
@@ -75,19 +80,31 @@ def split_long(
     return np.array(pieces, dtype=np.int64).reshape(-1, 2)
 
 
-def _hard_line_breaks(text: str) -> list[int]:
-    """Where a line ends that is a unit of its own: in lists, logs, code and dialogues, not in hard-wrapped prose."""
-    breaks: list[int] = []
-    for block_start, block_end in segment_paragraphs(text).tolist():
-        breaks += (block_start, block_end)
-        lines = segment_lines(text[block_start:block_end]) + block_start
-        if len(lines) < 2:
+def _sentence_ends(block: str) -> list[int]:
+    """Where sentencex sees sentences of one block end; it is asked about a stretch at a time."""
+    ends: list[int] = []
+    start, size = 0, _STRETCH
+    while start < len(block):
+        stretch = block[start : start + size]
+        found = [boundary["end_index"] for boundary in get_sentence_boundaries("en", stretch)]
+        if start + size >= len(block):
+            return ends + [start + position for position in found]
+        inner = [position for position in found if 0 < position < len(stretch)]
+        if not inner:  # one sentence is longer than the stretch
+            size *= 2
             continue
-        wrapped = _is_wrapped(text, lines)
-        for start, end in lines[1:].tolist():
-            if not wrapped or _OWN_LINE.match(text, start, end):
-                breaks.append(start)
-    return breaks
+        ends += [start + position for position in inner]
+        start, size = ends[-1], _STRETCH
+    return ends
+
+
+def _hard_line_breaks(block: str) -> list[int]:
+    """Where a line of one block is a unit of its own: in lists, logs, code and dialogues, not in hard-wrapped prose."""
+    lines = segment_lines(block)
+    if len(lines) < 2:
+        return []
+    wrapped = _is_wrapped(block, lines)
+    return [start for start, end in lines[1:].tolist() if not wrapped or _OWN_LINE.match(block, start, end)]
 
 
 def _is_wrapped(text: str, lines: Segments) -> bool:

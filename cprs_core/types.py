@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PrivateAttr, SkipValidation
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PrivateAttr, SkipValidation
 
 
 def replace_surrogates(text: str) -> str:
@@ -16,9 +16,19 @@ def replace_surrogates(text: str) -> str:
     return text
 
 
+def _check_text(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError(f"got {type(value).__name__}; pass a str")
+    return value
+
+
 # A Python string may hold lone surrogates (a file read with `surrogateescape`, say). They are kept as they came;
 # only JSON, which is UTF-8, cannot carry them and gets U+FFFD in their place.
-Text = Annotated[SkipValidation[str], PlainSerializer(replace_surrogates, return_type=str, when_used="json")]
+Text = Annotated[
+    SkipValidation[str],  # pydantic's own check of strings refuses surrogates
+    AfterValidator(_check_text),
+    PlainSerializer(replace_surrogates, return_type=str, when_used="json-unless-none"),
+]
 
 
 class Frozen(BaseModel):
@@ -35,8 +45,8 @@ class Document(Frozen):
     """
 
     text: Text
-    id: str | None = None
-    title: str | None = None
+    id: Text | None = None
+    title: Text | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     def __init__(
@@ -48,7 +58,7 @@ class Document(Frozen):
 class Span(Frozen):
     """A kept range of one document: ``documents[document_index].text[start:end] == text``."""
 
-    document_id: str | None
+    document_id: Text | None
     document_index: int
     start: int
     end: int
@@ -102,8 +112,8 @@ class Compression(Frozen):
     documents: list[Document]
     spans: list[Span]
     usage: Usage
-    query: str = ""
-    instruction: str = ""
+    query: Text = ""
+    instruction: Text = ""
     low_confidence: bool = False
     notice: str | None = None
     best: Span | None = None

@@ -1,0 +1,157 @@
+"""Sentences, lines and paragraphs as character ranges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from numpy.typing import NDArray
+
+from cprs_core.segmentation import segment_lines, segment_paragraphs, segment_sentences, split_long
+from tests.core.texts import NASTY, any_text
+
+
+def sentences(text: str) -> list[str]:
+    return [text[start:end] for start, end in segment_sentences(text).tolist()]
+
+
+def test_sentences_of_plain_prose() -> None:
+    assert sentences("It rained. Ada signed the lease! Did Bob leave? Yes.") == [
+        "It rained.",
+        "Ada signed the lease!",
+        "Did Bob leave?",
+        "Yes.",
+    ]
+
+
+def test_abbreviations_and_numbers_do_not_end_a_sentence() -> None:
+    assert sentences("Dr. Ada King paid 3.5 percent, i.e. too much. Mr. Smith left.") == [
+        "Dr. Ada King paid 3.5 percent, i.e. too much.",
+        "Mr. Smith left.",
+    ]
+
+
+def test_hard_wrapped_prose_keeps_sentences_whole_over_line_breaks() -> None:
+    text = (
+        "The lease was signed by Ada King on the third of May. She paid\n"
+        "in cash and left the building before noon that same day, which\n"
+        "nobody in the office noticed until the end of the month. It was\n"
+        "too late by then.\n"
+    )
+    assert sentences(text) == [
+        "The lease was signed by Ada King on the third of May.",
+        "She paid\nin cash and left the building before noon that same day, which\n"
+        "nobody in the office noticed until the end of the month.",
+        "It was\ntoo late by then.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("- milk and\n- eggs\n- bread", ["- milk and", "- eggs", "- bread"]),
+        ("1. milk\n2. eggs\n10) bread", ["1. milk", "2. eggs", "10) bread"]),
+        (
+            "2024-01-01 12:00:00 INFO started\n2024-01-01 12:00:01 ERROR no space left\n",
+            ["2024-01-01 12:00:00 INFO started", "2024-01-01 12:00:01 ERROR no space left"],
+        ),
+        ("def f(x):\n    return x + 1\n", ["def f(x):", "return x + 1"]),
+        ("Ada: did you sign\nBob: not yet\nAda: please do", ["Ada: did you sign", "Bob: not yet", "Ada: please do"]),
+        ("A heading\n\nA paragraph", ["A heading", "A paragraph"]),
+    ],
+    ids=["bullets", "numbers", "log", "code", "dialogue", "heading"],
+)
+def test_lines_that_are_units_of_their_own_are_not_joined(text: str, expected: list[str]) -> None:
+    assert sentences(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("我买了一本书。它很好看！你呢？", ["我买了一本书。", "它很好看！", "你呢？"]),
+        ("Él vino. ¿Por qué? No sé.", ["Él vino.", "¿Por qué?", "No sé."]),
+        ("مرحبا بالعالم. كيف حالك؟ أنا بخير.", ["مرحبا بالعالم.", "كيف حالك؟", "أنا بخير."]),
+        ("यह एक वाक्य है। यह दूसरा है।", ["यह एक वाक्य है।", "यह दूसरा है।"]),
+        ("Он ушёл. Она осталась.", ["Он ушёл.", "Она осталась."]),
+    ],
+    ids=["Chinese", "Spanish", "Arabic", "Hindi", "Russian"],
+)
+def test_full_stops_of_other_scripts_end_sentences(text: str, expected: list[str]) -> None:
+    assert sentences(text) == expected
+
+
+def test_long_paragraph_reads_like_its_parts() -> None:
+    """sentencex is asked about a stretch at a time; the stretch must not show."""
+    one = "Dr. Ada King signed the lease on 3.5. acres (cf. p. 12). “Was it late?” she asked. "
+    assert sentences(one * 400) == sentences(one.strip()) * 400
+
+
+def test_sentence_longer_than_a_stretch_stays_whole() -> None:
+    long = "word " * 5_000 + "end."
+    assert sentences(f"First. {long} Last.") == ["First.", long, "Last."]
+
+
+def test_chinese_paragraph_of_a_million_characters_is_segmented() -> None:
+    """One call of sentencex would take minutes here, quadratic in the sentences of a paragraph without blanks."""
+    assert len(segment_sentences("我买了一本书。" * 150_000)) == 150_000
+
+
+def test_lines_know_every_kind_of_line_break() -> None:
+    text = "a\nb\r\nc\rd\x0be\x0cf\x85g\u2028h\u2029i"
+    assert [text[start:end] for start, end in segment_lines(text).tolist()] == list("abcdefghi")
+
+
+def test_paragraphs_are_separated_by_blank_lines() -> None:
+    text = "one\ntwo\n\nthree\n \t\n\r\nfour\r\n\r\nfive\n"
+    assert [text[start:end] for start, end in segment_paragraphs(text).tolist()] == [
+        "one\ntwo",
+        "three",
+        "four",
+        "five",
+    ]
+
+
+@pytest.mark.parametrize("segment", [segment_sentences, segment_lines, segment_paragraphs])
+@pytest.mark.parametrize("text", ["", " ", "\n\n \t\r\n"])
+def test_blank_text_has_no_segments(segment, text: str) -> None:  # type: ignore[no-untyped-def]
+    assert segment(text).shape == (0, 2)
+
+
+@pytest.mark.parametrize("segment", [segment_sentences, segment_lines, segment_paragraphs])
+@given(text=any_text)
+@settings(max_examples=60, deadline=None)
+def test_segments_hold_everything_visible_once_and_in_order(segment, text: str) -> None:  # type: ignore[no-untyped-def]
+    ranges = segment(text)
+    assert (ranges[:, 0] < ranges[:, 1]).all()
+    assert (ranges[:-1, 1] <= ranges[1:, 0]).all()
+    pieces = [text[start:end] for start, end in ranges.tolist()]
+    assert all(piece == piece.strip() for piece in pieces)
+    assert "".join("".join(piece.split()) for piece in pieces) == "".join(text.split())
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_nasty_text_is_segmented_without_loss(name: str) -> None:
+    text = NASTY[name]
+    assert "".join("".join(piece.split()) for piece in sentences(text)) == "".join(text.split())
+
+
+def words_of(text: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    starts = [i for i, character in enumerate(text) if not character.isspace()]
+    return np.array(starts), np.array([i == 0 or text[i - 1].isspace() for i in starts])
+
+
+def test_long_segments_are_cut_at_words() -> None:
+    text = "abcd efgh ijkl mnop"
+    pieces = split_long(np.array([[0, len(text)]]), *words_of(text), limit=8)
+    assert [text[start:end] for start, end in pieces.tolist()] == ["abcd efgh ", "ijkl mnop"]
+
+
+def test_long_word_is_cut_anywhere_rather_than_kept_whole() -> None:
+    text = "x" * 25
+    pieces = split_long(np.array([[0, 25]]), *words_of(text), limit=10)
+    assert pieces.tolist() == [[0, 10], [10, 20], [20, 25]]
+
+
+def test_short_segments_are_left_alone() -> None:
+    segments = np.array([[0, 4], [5, 9]])
+    assert split_long(segments, *words_of("abcd efgh"), limit=4) is segments
