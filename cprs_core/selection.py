@@ -80,19 +80,21 @@ def _candidates(segments: NDArray[np.int64], scores: NDArray[np.float32]) -> Can
 
 
 def by_keyword(context: ScoredContext) -> Candidates:
-    """Spans with borders of their own: the best legal label path of each window, per tag."""
+    """Spans with borders of their own: the best legal label path of each window, per tag.
+
+    A window may hold several documents; a span lies in one.
+    """
+    cuts = np.unique(np.append(context.windows[:, 1], context.context.first_tokens(context.context.document_bounds)))
+    ranges = np.stack([cuts[:-1], cuts[1:]], axis=1)  # cuts begin at token 0
     starts, ends, scores, tags = [], [], [], []
     keep = context.keep
     sums = np.concatenate([np.zeros((1, keep.shape[1])), np.cumsum(keep, axis=0, dtype=np.float64)])
     for tag in range(keep.shape[1]):
-        first, last = decode_spans(context.scores[:, 4 * tag : 4 * tag + 4], context.windows)
-        begin, end = context.context.starts[first], _span_ends(context.context, last)
-        inside = context.context.document_of(begin) == context.context.document_of(end - 1)
-        first, last, begin, end = first[inside], last[inside], begin[inside], end[inside]
-        starts.append(begin)
-        ends.append(end)
+        first, last = decode_spans(context.scores[:, 4 * tag : 4 * tag + 4], ranges)
+        starts.append(context.context.starts[first])
+        ends.append(_span_ends(context.context, last))
         scores.append((sums[last + 1, tag] - sums[first, tag]) / (last + 1 - first))
-        tags.append(np.full(len(begin), tag))
+        tags.append(np.full(len(first), tag))
     order = np.argsort(np.concatenate(starts), kind="stable")
     return Candidates(
         np.concatenate(starts)[order],
@@ -133,18 +135,17 @@ def decode_spans(
 
     Args:
         scores: float32 (n, 4): probabilities of B, I, O, E per token.
-        windows: int64 (w, 2): token ranges that are decoded apart; ends ascending.
+        windows: int64 (w, 2): token ranges that are decoded apart, one after the other, covering all tokens.
 
     Returns:
         int64 (s,) twice: first and last token of each span, ascending.
     """
     if not len(windows):
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    begins = np.concatenate([[0], windows[:-1, 1]])  # overlapping windows were merged; each token is decoded once
+    begins = windows[:, 0]
     lengths = windows[:, 1] - begins
     steps = int(lengths.max())
-    logs = np.full((len(windows), steps, 4), -1e9, dtype=np.float32)
-    logs[:, :, O] = 0.0  # padding is outside
+    logs = np.zeros((len(windows), steps, 4), dtype=np.float32)  # padding is free: a window may end inside a span
     rows = np.repeat(np.arange(len(windows)), lengths)
     columns = np.arange(len(scores)) - np.repeat(begins, lengths)
     logs[rows, columns] = np.log(np.maximum(scores, 1e-9))
