@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -204,7 +204,9 @@ class Compressor:
         name = granularity if isinstance(granularity, str) else None
         preset = resolve_instruction(instruction, name)
         make_candidates = _granularity(granularity, preset)
-        if not query.strip() and instruction is None:
+        if not isinstance(query, str):
+            raise InputError(f"query is of type {type(query).__name__}; pass a str")
+        if not query.strip() and (instruction is None or (isinstance(instruction, str) and not instruction.strip())):
             raise InputError("nothing to look for: query and instruction are both empty; pass at least one of them")
         with watch("tokenize"):
             prefix = self.scorer.tokenizer.encode_prefix(preset.text, query, preset.tags)
@@ -212,7 +214,7 @@ class Compressor:
             if capacity < MIN_CONTEXT_TOKENS:
                 raise PrefixTooLongError(
                     f"instruction and query take {len(prefix):,} tokens; a window holds {self.scorer.window_tokens:,}, "
-                    f"of which at least {MIN_CONTEXT_TOKENS} are needed for the context; shorten the instruction or query"
+                    f"at least {MIN_CONTEXT_TOKENS} of them for the context; shorten the instruction or query"
                 )
             context = read_context([document.text for document in documents], self.scorer.tokenizer)
         with watch("segment"):
@@ -319,6 +321,10 @@ def as_documents(documents: Documents) -> list[Document]:
     """
     if isinstance(documents, str | Document):
         documents = [documents]
+    if isinstance(documents, bytes | Mapping) or not isinstance(documents, Iterable):
+        raise InputError(
+            f"documents is of type {type(documents).__name__}; pass a str, a cprs_core.Document or a sequence of them"
+        )
     result = []
     for index, document in enumerate(documents):
         if isinstance(document, str):

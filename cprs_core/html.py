@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from cprs_core.types import replace_surrogates
+
 if TYPE_CHECKING:
     from cprs_core.types import Compression, Document, Span
 
@@ -24,7 +26,7 @@ _CONTEXT_CHARACTERS = 600
 
 def render_page(result: Compression, sources: Sequence[Document]) -> str:
     """A self-contained HTML page."""
-    title = escape(result.query or result.instruction or "compression")
+    title = _clean(result.query or result.instruction or "compression")
     return (
         f'<!doctype html><html><head><meta charset="utf-8"><title>{title}</title></head>'
         f"<body>{render_fragment(result, sources)}</body></html>\n"
@@ -35,17 +37,17 @@ def render_fragment(result: Compression, sources: Sequence[Document]) -> str:
     """The same for a notebook cell. Without sources (a result loaded from JSON) only the kept text is shown."""
     usage = result.usage
     parts = [
-        f'<style>{_STYLE}</style><div class="cprs"><p class="usage"><b>{escape(result.query)}</b><br>'
+        f'<style>{_STYLE}</style><div class="cprs"><p class="usage"><b>{_clean(result.query)}</b><br>'
         f"{usage.output_tokens:,} of {usage.input_tokens:,} tokens kept ({usage.ratio:.1%}), "
         f"{len(result.spans)} spans, {usage.seconds:.2f} s</p>"
     ]
     if result.notice:
-        parts.append(f"<p><i>{escape(result.notice)}</i></p>")
+        parts.append(f"<p><i>{_clean(result.notice)}</i></p>")
     for index, document in enumerate(sources or result.documents):
         spans = [span for span in result.spans if span.document_index == index] if sources else []
         name = document.title or document.id or f"document {index + 1}"
         body = _highlight(document.text, spans) if sources else _clean(document.text)
-        parts.append(f"<h3>{escape(name)}</h3><pre>{body}</pre>")
+        parts.append(f"<h3>{_clean(name)}</h3><pre>{body}</pre>")
     parts.append("</div>")
     return "".join(parts)
 
@@ -57,7 +59,7 @@ def _highlight(text: str, spans: Sequence[Span]) -> str:
         pieces.append(_dropped(text[position : span.start]))
         hint = f"{span.tag} {span.score:.2f}, characters {span.start}-{span.end}"
         pieces.append(
-            f'<mark style="--score:{min(max(span.score, 0.0), 1.0):.2f}" title="{escape(hint, quote=True)}">'
+            f'<mark style="--score:{min(max(span.score, 0.0), 1.0):.2f}" title="{_clean(hint)}">'
             f"{_clean(span.text)}</mark>"
         )
         position = span.end
@@ -78,4 +80,4 @@ def _dropped(text: str) -> str:
 
 def _clean(text: str) -> str:
     """``text`` for HTML: escaped, and without characters that no page may hold."""
-    return escape(text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd"))
+    return escape(replace_surrogates(text).replace("\x00", "\ufffd"))

@@ -28,7 +28,7 @@ def test_documents_without_metadata_do_not_share_one_dictionary() -> None:
 def test_results_cannot_be_changed() -> None:
     span = Span(document_id=None, document_index=0, start=0, end=1, text="a", score=1.0, tag="fact")
     with pytest.raises(ValidationError, match="frozen"):
-        span.start = 5  # type: ignore[misc]
+        span.start = 5
 
 
 def test_compression_survives_json(lease: Compressor) -> None:
