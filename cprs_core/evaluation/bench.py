@@ -1,0 +1,95 @@
+"""The frame: which measurements there are, which systems take part, and one run over both."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from cprs_core.errors import CheckpointError, InputError, MissingExtraError
+from cprs_core.evaluation.baselines import BM25System, EmbeddingSystem, packaged_minilm
+from cprs_core.evaluation.claims import measure_claims
+from cprs_core.evaluation.haystack import measure_haystack
+from cprs_core.evaluation.metrics import Measure
+from cprs_core.evaluation.options import Options
+from cprs_core.evaluation.ranking import first_task, measure_xquad
+from cprs_core.evaluation.systems import CriticSystem, FusedSystem, System
+from cprs_core.scorer import Scorer, Tokenizer
+
+_log = logging.getLogger(__name__)
+
+Task = Callable[[Sequence[System], Options], list[Measure]]
+
+TASKS: dict[str, Task] = {
+    "haystack": measure_haystack,
+    "qed": first_task("qed", "qed", "dev"),
+    "squad": first_task("squad", "squad", "dev"),
+    "xquad": measure_xquad,
+    "cmrc": first_task("cmrc", "cmrc2018", "dev"),
+    "wice": measure_claims,
+}
+
+QUALITY = ("haystack", "qed", "xquad", "cmrc", "wice")
+
+
+def run_tasks(
+    names: Iterable[str],
+    critics: Mapping[str, Scorer],
+    options: Options,
+    *,
+    baselines: bool = True,
+    minilm: Path | None = None,
+    device: str = "auto",
+) -> list[Measure]:
+    """Measures of every critic, by its name in reports, and of the baselines on the named tasks.
+
+    Raises:
+        InputError: a name that is no task, or data that is missing.
+    """
+    systems: list[System] = [CriticSystem(name, scorer) for name, scorer in critics.items()]
+    missing: list[Measure] = []
+    if baselines:
+        rivals, missing = baseline_systems(minilm, device)
+        systems += rivals
+    measures: list[Measure] = []
+    for name in names:
+        if name not in TASKS:
+            raise InputError(f"there is no measurement {name!r}; choose from {', '.join(TASKS)}")
+        began = time.perf_counter()
+        measured = TASKS[name](systems, options)
+        measures += measured
+        done = dict.fromkeys((measure.task, measure.metric) for measure in measured)
+        measures += [
+            Measure(task, metric, absent.system, absent.value, note=absent.note)
+            for task, metric in done
+            for absent in missing
+        ]
+        _log.info("%s took %.1f s", name, time.perf_counter() - began)
+    return measures
+
+
+def baseline_systems(minilm: Path | None, device: str) -> tuple[list[System], list[Measure]]:
+    """BM25, embeddings and both fused; and for each that cannot run here a measure that says why."""
+    systems: list[System] = []
+    missing: list[Measure] = []
+    for name, build in (
+        ("BM25", lambda: BM25System("BM25")),
+        ("MiniLM embeddings", lambda: EmbeddingSystem(minilm, device=device, name="MiniLM embeddings")),
+    ):
+        try:
+            systems.append(build())
+        except (CheckpointError, MissingExtraError) as error:
+            missing.append(Measure("", "", name, float("nan"), note=str(error)))
+    if len(systems) == 2:
+        systems.append(FusedSystem("BM25 + MiniLM (RRF)", systems[:2]))
+    return systems, missing
+
+
+def default_tokenizer(critics: Mapping[str, Scorer], minilm: Path | None) -> Tokenizer:
+    """The run's meter: the first critic's tokenizer, or without any the one of MiniLM, which ours extends."""
+    for scorer in critics.values():
+        return scorer.tokenizer
+    from cprs_core.critics.wordpiece import WordPieceTokenizer
+
+    return WordPieceTokenizer.from_file((minilm or packaged_minilm()) / "tokenizer.json")

@@ -1,0 +1,81 @@
+"""Ours, BM25 and embeddings through the same door."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cprs_core.compressor import Compressor
+from cprs_core.errors import CheckpointError
+from cprs_core.evaluation.baselines import BM25System, EmbeddingSystem, light_stem, terms
+from cprs_core.evaluation.corpus import Corpus, Request
+from cprs_core.evaluation.systems import CriticSystem, FusedSystem, HeadSystem, TailSystem, sum_of_reciprocal_ranks
+from cprs_core.instructions import PRESETS
+from cprs_core.scorer import KeywordScorer, WordTokenizer
+
+TEXT = "It rained for days. Ada signed the lease in March. They left early."
+FACTS = PRESETS["supporting_facts"]
+
+
+def request(text: str = TEXT, query: str = "Who signed the lease?", unit: str = "sentence") -> Request:
+    return Request(Corpus([text], WordTokenizer(), unit), query, FACTS)
+
+
+def test_critic_ranks_segments_as_the_compressor_scores_them() -> None:
+    scorer = KeywordScorer()
+    scores = CriticSystem("ours", scorer).rank([request()])[0]
+    segments = Compressor(scorer).score(TEXT, "Who signed the lease?")
+    assert scores.tolist() == pytest.approx([segment.score for segment in segments])
+
+
+def test_critic_reads_long_contexts_window_by_window() -> None:
+    scorer = KeywordScorer("lease", window_tokens=96)
+    scores = CriticSystem("ours", scorer).rank([request("It rained for days. " * 100 + TEXT)])[0]
+    assert scorer.windows_scored > 4
+    assert int(scores.argmax()) == 101
+
+
+def test_larger_units_score_as_their_best_sentence() -> None:
+    scores = CriticSystem("ours", KeywordScorer("lease")).rank([request("A. B.\n\n" + TEXT, unit="paragraph")])[0]
+    assert scores.tolist() == pytest.approx([0.0, 1 / 7])
+
+
+def test_bm25_prefers_the_segment_that_shares_words() -> None:
+    pytest.importorskip("bm25s")
+    scores = BM25System().rank([request(), request(query="days of rain"), request(query="the of")])
+    assert [int(row.argmax()) for row in scores[:2]] == [1, 0]
+    assert scores[2].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_bm25_matches_character_pairs_where_words_have_no_blanks() -> None:
+    pytest.importorskip("bm25s")
+    scores = BM25System().rank([request("湖水很冷。她签了租约。", "谁签了租约？")])
+    assert int(scores[0].argmax()) == 1
+    assert terms("湖水很冷") == ["湖水", "水很", "很冷"]
+
+
+def test_english_endings_are_folded() -> None:
+    assert [light_stem(word) for word in ("cities", "boxes", "signed", "signing", "glass", "it's")] == [
+        "city",
+        "box",
+        "sign",
+        "sign",
+        "glass",
+        "it",
+    ]
+
+
+def test_missing_embedding_weights_are_named(tmp_path) -> None:
+    with pytest.raises(CheckpointError, match="weights not found"):
+        EmbeddingSystem(tmp_path)
+
+
+def test_fusion_rewards_agreement() -> None:
+    fused = sum_of_reciprocal_ranks([np.array([3.0, 2.0, 1.0]), np.array([1.0, 3.0, 2.0])])
+    assert int(fused.argmax()) == 1
+
+
+def test_truncation_keeps_one_end() -> None:
+    both = FusedSystem("both", [HeadSystem(), HeadSystem()]).rank([request()])[0]
+    assert int(both.argmax()) == 0
+    assert int(TailSystem().rank([request()])[0].argmax()) == 2
