@@ -113,8 +113,8 @@ def load_critic(folder: Path) -> tuple[TokenCritic, CriticConfig, WordPieceToken
     tokenizer = WordPieceTokenizer.from_file(folder / "tokenizer.json")
     if tokenizer.vocab_size != config.encoder.vocab_size:
         raise CheckpointError(
-            f"{folder / 'tokenizer.json'} has {tokenizer.vocab_size:,} tokens, the critic {config.encoder.vocab_size:,}; "
-            "they do not belong together"
+            f"{folder / 'tokenizer.json'} has {tokenizer.vocab_size:,} tokens, "
+            f"the critic {config.encoder.vocab_size:,}; they do not belong together"
         )
     path = folder / "model.safetensors"
     try:

@@ -49,6 +49,16 @@ class WordPieceTokenizer:
     def vocab_size(self) -> int:
         return self._tokenizer.get_vocab_size()
 
+    @property
+    def prefix_ids(self) -> tuple[int, int]:
+        """Ids of ``[CLS]`` and ``[SEP]``."""
+        return self._cls, self._sep
+
+    def vocabulary(self) -> list[str]:
+        """All tokens, by id."""
+        ids = self._tokenizer.get_vocab(with_added_tokens=True)
+        return sorted(ids, key=ids.__getitem__)
+
     def encode(self, text: str) -> Tokens:
         """Tokens of ``text``; nothing inside it is ever read as a control token."""
         text = replace_surrogates(text)

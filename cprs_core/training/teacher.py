@@ -1,0 +1,71 @@
+"""What the backbone knew before training: how alike two texts are, even where they share no word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from cprs_core.critics.encoder import Encoder
+
+
+@torch.inference_mode()
+def embed(
+    encoder: Encoder, texts: Sequence[NDArray], cls: int, sep: int, device: torch.device, batch_tokens: int = 262_144
+) -> Tensor:
+    """Mean-pooled unit embeddings of token sequences, as all-MiniLM-L6-v2 makes them.
+
+    Returns:
+        float16, (texts, hidden), on ``device``.
+    """
+    longest = encoder.config.max_positions - 2
+    lengths = np.array([min(len(text), longest) + 2 for text in texts])
+    result = torch.zeros((len(texts), encoder.config.hidden_size), dtype=torch.float16, device=device)
+    order = np.argsort(lengths, kind="stable")
+    at = 0
+    while at < len(order):
+        length = int(lengths[order[at]])
+        same = int(np.searchsorted(lengths[order], length, side="right"))
+        rows = order[at : min(same, at + max(1, batch_tokens // length))]
+        ids = np.full((len(rows), length), sep, dtype=np.int64)
+        ids[:, 0] = cls
+        for i, row in enumerate(rows.tolist()):
+            ids[i, 1:-1] = texts[row][:longest]
+        flat = torch.from_numpy(ids.ravel()).to(device)
+        positions = torch.arange(length, device=device).repeat(len(rows))
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+            hidden = encoder(flat, positions, torch.zeros_like(flat), [(len(rows), length)])
+        pooled = hidden.float().view(len(rows), length, -1).mean(dim=1)
+        result[torch.from_numpy(rows).to(device)] = F.normalize(pooled, dim=-1).half()
+        at += len(rows)
+    return result
+
+
+def neighbours(
+    embeddings: Tensor, words: Sequence[str], rows: Sequence[int], vocab_size: int, count: int = 4
+) -> NDArray[np.int32]:
+    """Words of similar meaning but another stem.
+
+    Args:
+        embeddings (float16, (n, hidden)): of ``words``, whose vocabulary rows are ``rows``.
+
+    Returns:
+        int32, (vocab_size, count): vocabulary rows, -1 where there are fewer or none is close.
+    """
+    table = np.full((vocab_size, count), -1, dtype=np.int32)
+    row_of = np.array(rows)
+    for begin in range(0, len(words), 4096):
+        likeness, nearest = (embeddings[begin : begin + 4096] @ embeddings.T).float().topk(12, dim=1)
+        for i, (values, others) in enumerate(zip(likeness.tolist(), nearest.tolist(), strict=True)):
+            word = words[begin + i]
+            close = [
+                int(row_of[other])
+                for value, other in zip(values, others, strict=True)
+                if value > 0.6 and words[other][:4] != word[:4]
+            ][:count]
+            table[row_of[begin + i], : len(close)] = close
+    return table

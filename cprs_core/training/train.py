@@ -1,0 +1,254 @@
+"""The training loop: windows in, a critic's folder out; CPU, one GPU or several through accelerate."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from cprs_core.critics.checkpoint import load_critic, save_critic
+from cprs_core.critics.token_critic import TokenCritic
+from cprs_core.critics.wordpiece import WordPieceTokenizer
+from cprs_core.training.corpus import Corpus
+from cprs_core.training.losses import LossWeights, TrainingCritic
+from cprs_core.training.sampling import Augmentation, Batch, Source, Vocabulary, WindowSampler
+from cprs_core.training.teacher import embed, neighbours
+from cprs_core.training.views import VIEWS
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What a run can be told.
+
+    Attributes:
+        steps: optimizer steps; with ``minutes`` whichever ends first, the learning rate falling to 0 with it.
+        batch_tokens: tokens per step and process.
+        lengths: window lengths and the share of steps that use each.
+        windows_per_query: windows that compete for one query.
+        average: decay of the moving average of weights that is saved in the end.
+    """
+
+    name: str = "critic"
+    steps: int = 6_000
+    minutes: float | None = None
+    batch_tokens: int = 98_304
+    lengths: tuple[tuple[int, float], ...] = ((512, 0.6), (256, 0.3), (128, 0.1))
+    windows_per_query: int = 3
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.04
+    average: float = 0.999
+    seed: int = 1
+    workers: int = 0
+    compile_layers: bool = False
+    save_minutes: float = 10.0
+    log_steps: int = 50
+    losses: LossWeights = field(default_factory=LossWeights)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+OnStep = Callable[[int, float, dict[str, float]], None]  # step, progress in 0..1, losses
+
+
+def train(
+    corpus: Corpus,
+    base: Path,
+    out: Path,
+    mixture: list[Source],
+    config: TrainingConfig,
+    *,
+    teacher_sets: frozenset[str] = frozenset(),
+    resume: bool = False,
+    on_step: OnStep | None = None,
+) -> Path:
+    """Fine-tune the critic in ``base`` and write the result to ``out``.
+
+    Args:
+        base: a critic's folder, untrained or trained; it is also the teacher where ``teacher_sets`` names sets.
+        resume: continue from ``out/state`` where a killed run left it.
+
+    Returns:
+        ``out``, which `Compressor.from_pretrained` loads.
+    """
+    from accelerate import Accelerator
+
+    torch.manual_seed(config.seed)
+    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    critic, critic_config, tokenizer = load_critic(base)
+    critic.train().requires_grad_(True)
+    vocabulary, embeddings = _prepare_vocabulary(corpus, critic, tokenizer, accelerator.device, bool(teacher_sets))
+    sampler = WindowSampler(corpus, vocabulary, mixture, config.seed, config.augmentation, teacher_sets)
+    stream = _Stream(sampler, config, accelerator.process_index)
+    loader = DataLoader(
+        stream, batch_size=None, num_workers=config.workers, prefetch_factor=4 if config.workers else None
+    )
+    if config.compile_layers:
+        for layer in critic.encoder.layers:
+            layer.compile()
+    model = TrainingCritic(critic, config.losses)
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(model, config.weight_decay), lr=config.learning_rate, fused=torch.cuda.is_available()
+    )
+    model, optimizer = accelerator.prepare(model, optimizer)
+    average = copy.deepcopy(accelerator.unwrap_model(model).critic)
+    state = _State(out / "state", accelerator, average)
+    step = state.load() if resume else 0
+    began = saved = time.monotonic()
+    sums: dict[str, float] = {}
+    for tensors in _batches(loader):
+        elapsed = (time.monotonic() - began) / 60.0
+        progress = max(step / config.steps, elapsed / config.minutes if config.minutes else 0.0)
+        if accelerator.num_processes > 1:
+            progress = float(accelerator.reduce(torch.tensor(progress, device=accelerator.device), "mean"))
+        if progress >= 1.0:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * _schedule(progress, config.warmup)
+        batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in tensors.items()}
+        losses = model(batch, embeddings)
+        accelerator.backward(losses["loss"])
+        accelerator.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        _follow(average, accelerator.unwrap_model(model).critic, min(config.average, step / (step + 10.0)))
+        step += 1
+        if step % config.log_steps == 0 and on_step is not None:
+            sums = {name: float(value.detach()) for name, value in losses.items()}
+            on_step(step, progress, sums)
+        if time.monotonic() - saved > 60.0 * config.save_minutes:
+            state.save(step)
+            saved = time.monotonic()
+    if accelerator.is_main_process:
+        final = replace(critic_config, name=config.name)
+        save_critic(out, average, final, (base / "tokenizer.json").read_text(encoding="utf-8"))
+        summary = {"steps": step, "seconds": time.monotonic() - began, "losses": sums, "settings": asdict(config)}
+        (out / "training.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    accelerator.wait_for_everyone()
+    return out
+
+
+class _Stream(IterableDataset):
+    """Endless batches as tensors; every worker of every process draws its own."""
+
+    def __init__(self, sampler: WindowSampler, config: TrainingConfig, process: int) -> None:
+        self._sampler = sampler
+        self._config = config
+        self._process = process
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        info = torch.utils.data.get_worker_info()
+        worker = 0 if info is None else info.id
+        config = self._config
+        rng = np.random.default_rng((config.seed, self._process, worker))
+        self._sampler.reseed((config.seed, self._process, worker, 1))
+        lengths, shares = zip(*config.lengths, strict=True)
+        while True:
+            length = int(rng.choice(lengths, p=np.array(shares) / sum(shares)))
+            groups = max(1, config.batch_tokens // length // config.windows_per_query)
+            yield _tensors(self._sampler.batch(length, groups, config.windows_per_query), self._sampler.queries)
+
+
+def _tensors(batch: Batch, queries: int) -> dict[str, Tensor]:
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in vars(batch).items()}
+    tensors["teacher_sentences"] = tensors.pop("sentence_rows").long() + queries
+    return tensors
+
+
+def _batches(loader: DataLoader) -> Iterator[dict[str, Tensor]]:
+    yield from loader
+
+
+def _schedule(progress: float, warmup: float) -> float:
+    """Linear rise, then a cosine fall to 0."""
+    if progress < warmup:
+        return max(progress, 1e-4) / warmup
+    return 0.5 * (1.0 + float(np.cos(np.pi * (progress - warmup) / (1.0 - warmup))))
+
+
+def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    matrices = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
+    others = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+@torch.no_grad()
+def _follow(average: TokenCritic, critic: TokenCritic, decay: float) -> None:
+    ours, theirs = list(average.parameters()), list(critic.parameters())
+    torch._foreach_lerp_(ours, theirs, 1.0 - decay)
+
+
+class _State:
+    """Everything a killed run needs to go on."""
+
+    def __init__(self, folder: Path, accelerator: Any, average: TokenCritic) -> None:
+        self._folder = folder
+        self._accelerator = accelerator
+        self._average = average
+
+    def save(self, step: int) -> None:
+        self._accelerator.save_state(str(self._folder))
+        if self._accelerator.is_main_process:
+            torch.save({"step": step, "average": self._average.state_dict()}, self._folder / "average.pt")
+
+    def load(self) -> int:
+        path = self._folder / "average.pt"
+        if not path.exists():
+            _log.info("nothing to resume in %s; starting anew", self._folder)
+            return 0
+        self._accelerator.load_state(str(self._folder))
+        saved = torch.load(path, weights_only=True, map_location=self._accelerator.device)
+        self._average.load_state_dict(saved["average"])
+        return int(saved["step"])
+
+
+def _prepare_vocabulary(
+    corpus: Corpus, critic: TokenCritic, tokenizer: WordPieceTokenizer, device: torch.device, with_teacher: bool
+) -> tuple[Vocabulary, Tensor | None]:
+    """What the sampler needs of the vocabulary, and the teacher's embeddings of all queries, then all sentences."""
+    words = tokenizer.vocabulary()
+    continues = np.array([word.startswith("##") for word in words])
+    frequent = np.bincount(corpus.tokens, minlength=len(words))
+    common = np.zeros(len(words), dtype=bool)
+    common[np.argsort(-frequent)[:250]] = True
+    content = np.array([word.isalnum() and len(word) >= 3 for word in words]) & ~common & ~continues
+    table = np.full((len(words), 4), -1, dtype=np.int32)
+    embeddings = None
+    if with_teacher:
+        teacher = copy.deepcopy(critic.encoder).to(device).eval()
+        if device.type == "cuda":
+            teacher = teacher.bfloat16()
+        cls, sep = tokenizer.prefix_ids
+        rows = [row for row in np.flatnonzero(content & (frequent > 5)).tolist() if words[row].isascii()]
+        singles = embed(teacher, [np.array([row]) for row in rows], cls, sep, device)
+        table = neighbours(singles, [words[row] for row in rows], rows, len(words))
+        queries = np.split(corpus.query_tokens, corpus.query_starts[1:-1])
+        sentences = np.split(corpus.tokens, corpus.sentence_starts[1:-1])
+        embeddings = embed(teacher, [*queries, *sentences], cls, sep, device)
+    return (
+        Vocabulary(
+            cls=tokenizer.prefix_ids[0],
+            sep=tokenizer.prefix_ids[1],
+            outside=int(critic.outside_word),
+            instructions={
+                name: [tokenizer.encode(text).ids for text in view.instructions] for name, view in VIEWS.items()
+            },
+            own_instructions=[tokenizer.encode(text).ids for text in corpus.instructions],
+            tag_words={word: int(tokenizer.word_ids(word)[0]) for view in VIEWS.values() for word in view.tag_words},
+            content=content,
+            continues=continues,
+            neighbours=table,
+        ),
+        embeddings,
+    )
