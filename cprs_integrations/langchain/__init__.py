@@ -10,10 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cprs_integrations.langchain.chat_model import CPRSChatModel
+    from cprs_integrations.langchain.context_edit import CPRSContextEdit
     from cprs_integrations.langchain.document_compressor import CPRSDocumentCompressor
+    from cprs_integrations.langchain.middleware import CPRSContextMiddleware
     from cprs_integrations.langchain.retriever import CPRSRetriever
+    from cprs_integrations.langchain.summarizer import CPRSSummarizer
+    from cprs_integrations.langchain.tools import expand_tool
+    from cprs_integrations.langchain.trim import cprs_trim_messages
 
 _HOME_OF = {
+    "CPRSContextEdit": "context_edit",
+    "CPRSContextMiddleware": "middleware",
+    "CPRSSummarizer": "summarizer",
+    "cprs_trim_messages": "trim",
+    "expand_tool": "tools",
     "CPRSChatModel": "chat_model",
     "CPRSDocumentCompressor": "document_compressor",
     "CPRSRetriever": "retriever",
@@ -21,8 +31,13 @@ _HOME_OF = {
 
 __all__ = [
     "CPRSChatModel",
+    "CPRSContextEdit",
+    "CPRSContextMiddleware",
     "CPRSDocumentCompressor",
     "CPRSRetriever",
+    "CPRSSummarizer",
+    "cprs_trim_messages",
+    "expand_tool",
 ]
 
 
