@@ -1,0 +1,211 @@
+"""How much every piece of a history or of a tool's output has to do with the goal.
+
+Two readers agree on a score: the critic, which understands paraphrase, and word statistics (BM25), which never miss a
+rare identifier. Agents ask for identifiers all the time.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cprs_core import Candidates, Compressor, Document, Preset, ScoredContext
+from cprs_integrations.adapting import Compresses
+
+CountTokens = Callable[[str], int]
+
+# Tokens of a query that a critic reads; a small critic's window holds 512 tokens, and most must be left for the text.
+QUERY_TOKENS = 128
+
+# A piece is as good as its best run of this many tokens: one telling field of a long record is enough.
+PEAK_TOKENS = 24
+
+# Texts beyond this many characters (about 50,000 tokens) are thinned out by word statistics before the critic reads.
+READ_CHARACTERS = 200_000
+
+# Weight of the word statistics beside the critic's probability.
+LEXICAL_WEIGHT = 0.5
+
+# A word is a run of letters and digits; in scripts that write no blanks, every character is one.
+_UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+_APPROXIMATE_ABOVE = 400_000  # characters
+_STOP_WORDS = frozenset(
+    (
+        "a an and are as at be been but by can did do does for from get had has have how i if in into is it its me my "
+        "no not of on or our please so that the their them then there these they this to us was we were what when "
+        "where which who why will with would you your about all also any could find give just know list look make "
+        "more need now other out see should show some tell than up use want "
+    ).split()
+)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the pieces are wanted for: the request, and what to extract for it (text or a preset; None: the default)."""
+
+    query: str
+    instruction: str | Preset | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.query.strip() and self.instruction is None
+
+
+def counter_of(compressor: Compresses) -> CountTokens:
+    """The critic's own token counter, or characters by rule of thumb for a compressor that has none. No network."""
+    scorer = getattr(compressor, "scorer", None)
+    if scorer is None:
+        return approximate_tokens
+    tokenizer = scorer.tokenizer
+    return lambda text: len(tokenizer.encode(text))
+
+
+def approximate_tokens(text: str) -> int:
+    """Tokens by rule of thumb: one for four ASCII characters, one for every other character."""
+    wide = 0 if text.isascii() else sum(character > "\x7f" for character in text)
+    return math.ceil((len(text) - wide) / 4) + wide
+
+
+def estimate_tokens(text: str, count: CountTokens) -> int:
+    """``count(text)``; for texts of megabytes, extrapolated from samples of it."""
+    if len(text) <= _APPROXIMATE_ABOVE:
+        return count(text)
+    size = _APPROXIMATE_ABOVE // 8
+    step = len(text) // 8
+    sampled = [text[at : at + size] for at in range(0, 8 * step, step)]
+    return round(sum(map(count, sampled)) * len(text) / sum(map(len, sampled)))
+
+
+def score_pieces(
+    pieces: Sequence[str],
+    goal: Goal,
+    compressor: Compresses,
+    priors: NDArray[np.float32] | None = None,
+    *,
+    lexical_weight: float = LEXICAL_WEIGHT,
+) -> NDArray[np.float32]:
+    """How much each piece has to do with the goal.
+
+    Args:
+        pieces: texts in source order; neighbours are read together, so they explain each other.
+        priors (float32, (n,)): what the structure of the output says about each piece, added to the score.
+
+    Returns:
+        float32, (n,): larger is better; only the order means anything.
+    """
+    lexical = lexical_scores(pieces, goal.query)
+    known = lexical if priors is None else lexical + priors
+    if goal.is_empty or not pieces:
+        return known
+    read = _worth_reading(pieces, known)
+    critic = np.zeros(len(pieces), dtype=np.float32)
+    critic[read] = critic_scores([pieces[index] for index in read.tolist()], goal, compressor)
+    scores = critic + lexical_weight * lexical
+    return scores if priors is None else scores + priors
+
+
+def critic_scores(pieces: Sequence[str], goal: Goal, compressor: Compresses) -> NDArray[np.float32]:
+    """float32, (n,): the critic's probability that a piece belongs to what the goal asks for, at its best place."""
+    scores = np.zeros(len(pieces), dtype=np.float32)
+    documents = [Document(piece) for piece in pieces]
+    query = fit_query(goal.query, compressor)
+    if isinstance(compressor, Compressor):
+        for segment in compressor.score(documents, query, instruction=goal.instruction, granularity=by_peak):
+            scores[segment.document_index] = segment.score
+    elif any(piece.strip() for piece in pieces):
+        kept = compressor.compress(
+            documents, query, instruction=goal.instruction, granularity="document", threshold=0.0
+        )
+        for span in kept.spans:
+            scores[span.document_index] = max(scores[span.document_index], span.score)
+    return scores
+
+
+def by_peak(context: ScoredContext) -> Candidates:
+    """A granularity: every document, scored by its best run of `PEAK_TOKENS` tokens."""
+    bounds = context.context.document_bounds
+    documents = np.stack([bounds[:-1], bounds[1:]], axis=1)
+    documents = documents[documents[:, 1] > documents[:, 0]]
+    first = context.context.first_tokens(documents[:, 0])
+    last = context.context.first_tokens(documents[:, 1])
+    keep = context.keep.max(axis=1) if context.keep.shape[1] else np.zeros(len(context.keep), dtype=np.float32)
+    sums = np.concatenate([[0.0], np.cumsum(keep, dtype=np.float64)])
+    stop = np.repeat(last, last - first)
+    begin = np.repeat(first, last - first)
+    here = np.minimum(np.arange(len(keep)), np.maximum(stop - PEAK_TOKENS, begin))  # no run is cut short by an end
+    until = np.minimum(here + PEAK_TOKENS, stop)
+    means = np.append((sums[until] - sums[here]) / np.maximum(until - here, 1), 0.0)
+    scores = np.zeros(len(documents), dtype=np.float32)
+    filled = last > first
+    if filled.any():
+        scores[filled] = np.maximum.reduceat(means, first[filled])
+    return Candidates(documents[:, 0], documents[:, 1], scores, np.zeros(len(documents), dtype=np.int64))
+
+
+def lexical_scores(pieces: Sequence[str], query: str) -> NDArray[np.float32]:
+    """float32, (n,): BM25 of every piece, scaled so that a piece with every word of the query scores about 1."""
+    wanted = set(words_of(query))
+    scores = np.zeros(len(pieces), dtype=np.float32)
+    if not wanted or not pieces:
+        return scores
+    counts = [Counter(word for word in all_words(piece) if word in wanted) for piece in pieces]
+    lengths = np.array([len(piece) for piece in pieces], dtype=np.float32)
+    mean = max(float(lengths.mean()), 1.0)
+    held = Counter(word for found in counts for word in found)
+    weight = {word: math.log(1 + (len(pieces) - held[word] + 0.5) / (held[word] + 0.5)) for word in wanted}
+    total = sum(weight.values())
+    for index, found in enumerate(counts):
+        if found:
+            norm = 0.9 * (0.6 + 0.4 * float(lengths[index]) / mean)
+            scores[index] = sum(weight[word] * 1.9 * n / (n + norm) for word, n in found.items()) / (1.9 * total)
+    return scores
+
+
+def words_of(text: str) -> list[str]:
+    """The telling words of a query, as `all_words` spells them."""
+    return [word for word in all_words(text) if word not in _STOP_WORDS]
+
+
+def all_words(text: str) -> list[str]:
+    """Words of a text, case folded, plural endings cut."""
+    return [_stem(word) for word in _WORD.findall(text.casefold())]
+
+
+def fit_query(query: str, compressor: Compresses) -> str:
+    """The query, or where it is too long for a window its beginning and its end: that is where people put requests."""
+    count = counter_of(compressor)
+    if len(query) < QUERY_TOKENS or count(query) <= QUERY_TOKENS:
+        return query
+    words = query.split()
+    head, tail = QUERY_TOKENS // 4, QUERY_TOKENS // 2
+    while head + tail > 2:
+        short = " ".join([*words[:head], *words[max(len(words) - tail, head) :]])
+        if count(short) <= QUERY_TOKENS:
+            return short
+        head, tail = head * 3 // 4, tail * 3 // 4
+    return query[: QUERY_TOKENS // 2]
+
+
+def _stem(word: str) -> str:
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
+        return word[:-1]
+    return word
+
+
+def _worth_reading(pieces: Sequence[str], known: NDArray[np.float32]) -> NDArray[np.int64]:
+    """int64: indices, ascending, of the pieces that the critic reads: all, or the most promising of a huge text."""
+    lengths = np.array([len(piece) for piece in pieces], dtype=np.int64)
+    if int(lengths.sum()) <= READ_CHARACTERS:
+        return np.arange(len(pieces))
+    order = np.argsort(-known, kind="stable")
+    fits = np.cumsum(lengths[order]) <= READ_CHARACTERS
+    return np.sort(order[fits])

@@ -1,0 +1,522 @@
+"""Keeps a chat history within a budget: what is shortened once and frozen, and what is left out when it must be.
+
+Two moments, and nothing in between:
+
+* **A tool result is shortened when it first appears**, under the request that it was produced for. The result depends
+  on what stands before it only, so every later request repeats its bytes and the provider's prompt cache keeps hitting.
+* **A compaction** happens when the history outgrows ``max_tokens``: the turns that have least to do with the current
+  request are left out, at once far enough that the next compaction is many turns away.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Generic, TypedDict, TypeVar
+
+import numpy as np
+
+from cprs_core import InputError, Preset
+from cprs_integrations.adapting import Compresses
+from cprs_integrations.messages import (
+    EXPAND_TOOL,
+    Message,
+    ToolCall,
+    Turn,
+    count_message,
+    is_request,
+    protect_turns,
+    read_notice,
+    repair_pairs,
+    request_before,
+    split_turns,
+    transcript,
+    write_notice,
+)
+from cprs_integrations.ranking import CountTokens, Goal, counter_of, estimate_tokens, score_pieces
+from cprs_integrations.shared import shared_compressor
+from cprs_integrations.store import OriginalStore, key_of
+from cprs_integrations.tool_output import KINDS, MIN_TOOL_TOKENS, SHORT_CHARACTERS, shorten_output
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# A compaction of a running agent goes down to this share of the budget, so that the next one is far away: each breaks
+# the provider's prompt cache once.
+COMPACT_TO = 0.5
+
+_TURNS = "turns"  # the preset for conversation turns
+_FORMAT = "1"  # part of every frozen key: a change in how results are written makes new keys
+_REMEMBERED = 4_096  # results and counts kept at hand in the process
+_RECENCY = 0.1  # how much the newest turn gains over the oldest, beside scores of about 0 to 1.5
+_TURN_CHARACTERS = 4_000  # of a turn's text that are scored; longer ones are scored by both ends
+_NOTE = re.compile(r"cprs: kept [^\"\n\]]*")
+_ARGUMENT = re.compile(r'"(?:[^"\\]|\\.)*"\s*:\s*|[{}\[\]",]')
+
+
+@dataclass(frozen=True)
+class ToolRule:
+    """How the results of one tool are treated.
+
+    Attributes:
+        max_tokens: results above it are shortened to at most it.
+        kind: the structure of its output, a name from `tool_output.KINDS`; "auto" detects it.
+        instruction: what to extract, in words, or a preset or its name.
+    """
+
+    max_tokens: int = 1_000
+    kind: str = "auto"
+    instruction: str | Preset | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < MIN_TOOL_TOKENS:
+            raise InputError(f"max_tokens of a tool is {self.max_tokens}; it must be at least {MIN_TOOL_TOKENS}")
+        if self.kind != "auto" and self.kind not in KINDS:
+            raise InputError(f"kind is {self.kind!r}; it must be 'auto' or one of {', '.join(map(repr, KINDS))}")
+
+
+class TrimOptions(TypedDict, total=False):
+    """Options that everything which trims a history takes; each may be left out.
+
+    Attributes:
+        compressor: a `cprs_core.Compressor` or a remote client; the process's shared one by default.
+        tool_tokens: most tokens of one tool result (default 1,000), for tools without a rule of their own.
+        tool_rules: a `ToolRule` per tool name; None as a rule leaves that tool's results alone.
+        keep_last: turns at the end that a compaction never touches (default 4).
+        instruction: what matters beside the last request, in words.
+        count_tokens: tokens of a text; the critic's tokenizer by default. Nothing goes to a network.
+        store: where originals go; in memory by default.
+    """
+
+    compressor: Compresses | None
+    tool_tokens: int
+    tool_rules: Mapping[str, ToolRule | None] | None
+    keep_last: int
+    instruction: str | Preset | None
+    count_tokens: CountTokens | None
+    store: OriginalStore | None
+
+
+@dataclass(frozen=True)
+class TrimUsage:
+    """What one trim did. Tokens are counted as `HistoryTrimmer.count` counts them.
+
+    ``input_tokens`` and ``output_tokens`` of the history before and after; ``note_tokens`` of the notes inside the
+    output; ``shortened`` messages; ``left_out`` messages (over all compactions); ``compactions`` that the history has
+    seen; ``repaired`` messages (added, moved or removed so that calls and results pair); ``over_budget`` when what
+    must stay is more than ``max_tokens``; ``store_failures`` of the store so far.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    note_tokens: int = 0
+    shortened: int = 0
+    left_out: int = 0
+    compactions: int = 0
+    repaired: int = 0
+    over_budget: bool = False
+    store_failures: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that serialises to JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """A history after trimming: the caller's messages by ``index``, with ``texts`` that may be new."""
+
+    messages: list[Message]
+    usage: TrimUsage
+
+
+class HistoryTrimmer:
+    """Trims histories under one set of options; safe to share between threads and conversations.
+
+    >>> from cprs_core import Compressor, KeywordScorer
+    >>> trimmer = HistoryTrimmer(Compressor(KeywordScorer()), max_tokens=1_000)
+    >>> trimmer.trim([Message("user", ("Hello",))]).usage.over_budget
+    False
+    """
+
+    def __init__(
+        self,
+        compressor: Compresses | None = None,
+        *,
+        max_tokens: int | None = None,
+        tool_tokens: int = 1_000,
+        tool_rules: Mapping[str, ToolRule | None] | None = None,
+        keep_last: int = 4,
+        instruction: str | Preset | None = None,
+        count_tokens: CountTokens | None = None,
+        store: OriginalStore | None = None,
+    ) -> None:
+        """A trimmer; see `TrimOptions` for the other options.
+
+        Args:
+            max_tokens: most tokens of a history; None only shortens tool results and never leaves a turn out.
+
+        Raises:
+            InputError: an option is out of range.
+        """
+        if max_tokens is not None and max_tokens < 1:
+            raise InputError(f"max_tokens is {max_tokens}; it must be at least 1 (leave it out for no budget)")
+        if keep_last < 0:
+            raise InputError(f"keep_last is {keep_last}; it must be 0 or more turns")
+        self.max_tokens = max_tokens
+        self.keep_last = keep_last
+        self.instruction = instruction
+        self.store = store if store is not None else OriginalStore()
+        self._rule = ToolRule(tool_tokens)
+        self._rules = dict(tool_rules or {})
+        self._given = compressor
+        self._count_given = count_tokens
+        self._results: _Remembered[str] = _Remembered(_REMEMBERED)
+        self._counts: _Remembered[int] = _Remembered(_REMEMBERED)
+
+    @property
+    def compressor(self) -> Compresses:
+        """The compressor: the given one, or the process's shared one, which is loaded now if it was not yet."""
+        if self._given is None:
+            self._given = shared_compressor()
+        return self._given
+
+    def count_text(self, text: str) -> int:
+        """Tokens of a text; of a huge one, extrapolated."""
+        return self._count_as(text, "")
+
+    def _count_as(self, text: str, key: str) -> int:
+        """`count_text` of a text whose content key is known, or empty."""
+        if len(text) < SHORT_CHARACTERS:
+            return self._counter(text)
+        key = key or key_of(text)
+        known = self._counts.get(key)
+        if known is None:
+            known = estimate_tokens(text, self._counter)
+            self._counts.put(key, known)
+        return known
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens of a history."""
+        return sum(count_message(message, self.count_text) for message in messages)
+
+    def trim(self, messages: Sequence[Message]) -> Trimmed:
+        """The history within ``max_tokens``, once: for a history that is sent now and not continued from here.
+
+        Over budget is reported, never raised. Applying it to its own output changes nothing.
+        """
+        return self._run(messages, self._trim_once)
+
+    def follow(self, messages: Sequence[Message]) -> Trimmed:
+        """The history as a running agent sends it: every answer extends the one before, except after a compaction.
+
+        Where compactions fall is found by reading the history from its start, so the same history gives the same
+        bytes in every process, with nothing to remember.
+        """
+        return self._run(messages, self._replay)
+
+    def with_budget(self, max_tokens: int | None) -> HistoryTrimmer:
+        """The same trimmer, with what it remembers, under another budget."""
+        other = copy.copy(self)
+        other.max_tokens = max_tokens
+        return other
+
+    def shorten_last(self, messages: Sequence[Message]) -> Trimmed:
+        """The history with its last message, a tool result, as `follow` will send it from now on."""
+        numbered = [replace(message, index=index) for index, message in enumerate(messages)]
+        before = count_message(numbered[-1], self.count_text)
+        last = self._shorten_results(numbered)[-1]
+        after = count_message(last, self.count_text)
+        return Trimmed([*numbered[:-1], last], TrimUsage(before, after, shortened=int(after < before)))
+
+    def shorten_result(self, text: str, request: str, call: ToolCall | None = None) -> str:
+        """A tool result as it stands in the history from now on; the original goes to the store.
+
+        Args:
+            request: the request that the tool was called for.
+            call: the tool call, for the tool's rule and what it asked for.
+        """
+        name = call.name if call is not None else ""
+        rule = self._rules.get(name, self._rule)
+        if rule is None or name == EXPAND_TOOL:
+            return text
+        goal = Goal(f"{request} {_argument_values(call)}".strip(), rule.instruction or self.instruction)
+        return self._shorten(text, goal, rule)
+
+    @property
+    def _counter(self) -> CountTokens:
+        return self._count_given or counter_of(self.compressor)
+
+    def _shorten(self, text: str, goal: Goal, rule: ToolRule) -> str:
+        """Written once: the first answer for a text and a goal is the answer for good."""
+        if len(text) <= SHORT_CHARACTERS:
+            return text
+        key = key_of(text)
+        tokens = self._count_as(text, key)
+        if tokens <= rule.max_tokens:
+            return text
+        made_from = json.dumps([_FORMAT, key, len(text), goal.query, str(goal.instruction), rule.max_tokens, rule.kind])
+        frozen_key = hashlib.sha256(made_from.encode("ascii")).hexdigest()[:32]
+        known = self._results.get(frozen_key) or self.store.frozen(frozen_key)
+        if known is None:
+            stored = self.store.put(text)
+            how = f"; call {EXPAND_TOOL} with key {stored} for the rest" if stored else ""
+            known = shorten_output(
+                text,
+                goal,
+                compressor=self.compressor,
+                max_tokens=rule.max_tokens,
+                kind=rule.kind,
+                count_tokens=self._counter,
+                note=lambda kept: f"cprs: {kept}, {tokens:,} tokens before{how}",
+            )
+            self.store.freeze(frozen_key, known)
+        self._results.put(frozen_key, known)
+        return known
+
+    def _run(self, messages: Sequence[Message], keep: Callable[[list[Message]], tuple[list[Message], int]]) -> Trimmed:
+        began = time.perf_counter()
+        repair = repair_pairs([replace(message, index=index) for index, message in enumerate(messages)])
+        if repair.is_needed:
+            logger.warning(
+                "history repaired: %d missing tool results added, %d moved, %d without a call removed",
+                *(repair.added, repair.moved, repair.removed),
+            )
+        written = self._shorten_results(repair.messages)
+        kept, compactions = keep(written)
+        tokens = self.count(kept)
+        before = [self._original_tokens(message) for message in repair.messages]
+        usage = TrimUsage(
+            input_tokens=sum(before),
+            output_tokens=tokens,
+            note_tokens=sum(self._note_tokens(message) for message in kept),
+            shortened=sum(_is_changed(message, messages) for message in kept),
+            left_out=_left_out(kept),
+            compactions=compactions,
+            repaired=repair.added + repair.moved + repair.removed,
+            over_budget=self.max_tokens is not None and tokens > self.max_tokens,
+            store_failures=self.store.failures,
+            seconds=time.perf_counter() - began,
+        )
+        if usage.over_budget:
+            logger.warning("history holds %d tokens that must stay; the budget is %d", tokens, self.max_tokens)
+        return Trimmed(kept, usage)
+
+    def _shorten_results(self, messages: Sequence[Message]) -> list[Message]:
+        """Every tool result as `shorten_result` writes it, under the request before it."""
+        calls: dict[str, ToolCall] = {}
+        request = ""
+        written: list[Message] = []
+        for message in messages:
+            calls.update((call.id, call) for call in message.calls)
+            if is_request(message):
+                request = message.text
+            if message.role == "tool" and not message.is_pinned and message.texts:
+                call = calls.get(message.answers[0]) if message.answers else None
+                call = call or ToolCall("", message.tool)
+                short = self._shorten_message(replace(message, tool=call.name), request, call)
+                if short.texts != message.texts and message.original_tokens is None:
+                    short = replace(short, original_tokens=count_message(message, self.count_text))
+                message = short
+            written.append(message)
+        return written
+
+    def _shorten_message(self, message: Message, request: str, call: ToolCall) -> Message:
+        if len(message.texts) == 1:
+            return replace(message, texts=(self.shorten_result(message.texts[0], request, call),))
+        rule = self._rules.get(call.name, self._rule)
+        tokens = [self.count_text(text) for text in message.texts]
+        if rule is None or call.name == EXPAND_TOOL or sum(tokens) <= rule.max_tokens:
+            return message
+        goal = Goal(f"{request} {_argument_values(call)}".strip(), rule.instruction or self.instruction)
+        shares = [max(rule.max_tokens * part // sum(tokens), MIN_TOOL_TOKENS) for part in tokens]
+        texts = [
+            self._shorten(text, goal, replace(rule, max_tokens=share))
+            for text, share in zip(message.texts, shares, strict=True)
+        ]
+        return replace(message, texts=tuple(texts))
+
+    def _trim_once(self, messages: list[Message]) -> tuple[list[Message], int]:
+        if self.max_tokens is None or self.count(messages) <= self.max_tokens:
+            return messages, 0
+        return self._compact(messages, self.max_tokens), 1
+
+    def _replay(self, messages: list[Message]) -> tuple[list[Message], int]:
+        """Messages in order; before every call of the model, a compaction where the budget is exceeded."""
+        if self.max_tokens is None:
+            return messages, 0
+        view: list[Message] = []
+        tokens = compactions = 0
+        for message in [*messages, None]:
+            if tokens > self.max_tokens and (message is None or message.role == "assistant"):
+                shorter = self._compact(view, int(COMPACT_TO * self.max_tokens))
+                compactions += len(shorter) < len(view)
+                view, tokens = shorter, self.count(shorter)
+            if message is not None:
+                view.append(message)
+                tokens += count_message(message, self.count_text)
+        return view, compactions
+
+    def _compact(self, view: list[Message], target: int) -> list[Message]:
+        """The history with turns left out until ``target`` tokens, most relevant turns kept; remembered for good."""
+        turns = protect_turns(split_turns(view), view, self.keep_last)
+        optional = [i for i, turn in enumerate(turns) if not turn.is_protected and not _is_notice(turn, view)]
+        if not optional:
+            return view
+        goal = Goal(request_before(view, len(view)), self.instruction or _TURNS)
+        made_from = [_FORMAT, [message.digest for message in view], goal.query, str(goal.instruction), target]
+        key = hashlib.sha256(json.dumps([*made_from, self.keep_last]).encode("ascii")).hexdigest()[:32]
+        known = self._results.get(key) or self.store.frozen(key)
+        if known is None:
+            known = json.dumps(self._plan(view, turns, optional, goal, target))
+            self.store.freeze(key, known)
+        self._results.put(key, known)
+        return _carry_out(json.loads(known), view)
+
+    def _plan(
+        self, view: list[Message], turns: list[Turn], optional: list[int], goal: Goal, target: int
+    ) -> dict[str, Any]:
+        """What a compaction keeps: positions in the view, new texts by position, and the notice."""
+        cost = [self.count([view[index] for index in turn.indices]) for turn in turns]
+        fixed = self.count([message for message in view if message.role == "system"])
+        fixed += sum(cost[i] for i, turn in enumerate(turns) if turn.is_protected)
+        room = target - fixed - self.count([Message("user", (write_notice(99_999, 9_999_999, "0" * 12),))])
+        kept, texts = self._choose(view, turns, optional, cost, goal, room)
+        held = {i for i, turn in enumerate(turns) if turn.is_protected} | kept
+        positions = [index for i, turn in enumerate(turns) if i in held for index in turn.indices]
+        positions += [index for index, message in enumerate(view) if message.role == "system"]
+        held_positions = set(positions)
+        gone = [message for index, message in enumerate(view) if index not in held_positions]
+        left = [message for message in gone if not message.is_notice]
+        if not left:
+            return {"keep": list(range(len(view))), "texts": texts, "notice": None}
+        notices = [message.texts[0] for message in gone if message.is_notice]
+        earlier = [counts for counts in map(read_notice, notices) if counts is not None]
+        key = self.store.put("\n".join([*notices, transcript(left)]))
+        notice = write_notice(
+            len(left) + sum(messages for messages, _ in earlier),
+            sum(map(self._original_tokens, left)) + sum(tokens for _, tokens in earlier),
+            key,
+        )
+        return {"keep": sorted(positions), "texts": texts, "notice": notice}
+
+    def _choose(
+        self, view: list[Message], turns: list[Turn], optional: list[int], cost: list[int], goal: Goal, room: int
+    ) -> tuple[set[int], dict[str, list[str]]]:
+        """Optional turns that stay, best first, each with the user turn it answers; and texts cut so as to fit."""
+        pieces = [_both_ends(transcript(view[index] for index in turns[i].indices) + "\n") for i in optional]
+        recency = np.linspace(0.0, _RECENCY, len(pieces), dtype=np.float32)
+        scores = score_pieces(pieces, goal, self.compressor, recency)
+        kept: set[int] = set()
+        texts: dict[str, list[str]] = {}
+        for place in np.argsort(-scores, kind="stable").tolist():
+            i = optional[place]
+            head = turns[i].head
+            new = {j for j in (i, head) if j is not None and j in optional and j not in kept}
+            price = sum(cost[j] for j in new)
+            if price > room >= 4 * MIN_TOOL_TOKENS:
+                cut = self._cut_turns(view, [turns[j] for j in sorted(new)], goal, room // 2)
+                price = self._price_with(view, [turns[j] for j in new], cut)
+                texts |= cut if price <= room else {}
+            if price <= room:
+                room -= price
+                kept |= new
+        return kept, texts
+
+    def _cut_turns(self, view: list[Message], turns: list[Turn], goal: Goal, budget: int) -> dict[str, list[str]]:
+        """The long texts of turns that matter but do not fit, shortened to share a budget."""
+        indices = [index for turn in turns for index in turn.indices]
+        total = self.count([view[index] for index in indices])
+        cut: dict[str, list[str]] = {}
+        for index in indices:
+            if view[index].role == "tool" and view[index].tool == EXPAND_TOOL:
+                continue
+            share = budget * count_message(view[index], self.count_text) // max(total, 1)
+            rule = ToolRule(max(share, MIN_TOOL_TOKENS))
+            texts = [self._shorten(text, goal, rule) for text in view[index].texts]
+            if tuple(texts) != view[index].texts:
+                cut[str(index)] = texts
+        return cut
+
+    def _price_with(self, view: list[Message], turns: list[Turn], cut: dict[str, list[str]]) -> int:
+        indices = [index for turn in turns for index in turn.indices]
+        return self.count([replace(view[i], texts=tuple(cut.get(str(i), view[i].texts))) for i in indices])
+
+    def _original_tokens(self, message: Message) -> int:
+        """Tokens of a message as it was first written."""
+        counts = read_notice(message.text) if message.is_notice else None
+        if counts is not None:
+            return counts[1]
+        return message.original_tokens or count_message(message, self.count_text)
+
+    def _note_tokens(self, message: Message) -> int:
+        if message.is_notice:
+            return count_message(message, self.count_text)
+        notes = [match.group() for text in message.texts for match in _NOTE.finditer(text)]
+        return sum(map(self.count_text, notes))
+
+
+class _Remembered(Generic[T]):
+    """The values used last, by key; safe between threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[str, T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> T | None:
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
+    def put(self, key: str, value: T) -> None:
+        with self._lock:
+            self._values[key] = value
+            self._values.move_to_end(key)
+            if len(self._values) > self._most:
+                self._values.popitem(last=False)
+
+
+def _carry_out(plan: dict[str, Any], view: list[Message]) -> list[Message]:
+    kept = [
+        replace(view[index], texts=tuple(plan["texts"].get(str(index), view[index].texts))) for index in plan["keep"]
+    ]
+    if plan["notice"] is None:
+        return kept
+    first = next((i for i, message in enumerate(kept) if message.role != "system"), len(kept))
+    return [*kept[:first], Message("user", (plan["notice"],)), *kept[first:]]
+
+
+def _is_notice(turn: Turn, view: Sequence[Message]) -> bool:
+    return any(view[index].is_notice for index in turn.indices)
+
+
+def _is_changed(message: Message, originals: Sequence[Message]) -> bool:
+    return message.index is not None and message.texts != originals[message.index].texts
+
+
+def _left_out(messages: Sequence[Message]) -> int:
+    notices = [read_notice(message.text) for message in messages if message.is_notice]
+    return sum(counts[0] for counts in notices if counts is not None)
+
+
+def _both_ends(text: str) -> str:
+    if len(text) <= _TURN_CHARACTERS:
+        return text
+    return text[: _TURN_CHARACTERS // 2] + "\n" + text[-_TURN_CHARACTERS // 2 :]
+
+
+def _argument_values(call: ToolCall | None) -> str:
+    """What a tool call asked for, in words: the values of its arguments."""
+    return " ".join(_ARGUMENT.sub(" ", call.arguments).split())[:200] if call is not None else ""
