@@ -178,7 +178,9 @@ def write(text: str, output: str | None) -> None:
             file.write(encode(text))
         return
     sys.stdout.flush()
-    sys.stdout.buffer.write(encode(text))
+    data = memoryview(encode(text))
+    while data:  # an unbuffered standard output (PYTHONUNBUFFERED) may take less than all of it
+        data = data[sys.stdout.buffer.write(data) :]
     sys.stdout.buffer.flush()
 
 
@@ -212,8 +214,8 @@ def describe_usage(result: Compression) -> str:
     stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in usage.stage_seconds.items())
     speed = usage.input_tokens / usage.seconds if usage.seconds else 0.0
     return (
-        f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out ({usage.ratio:.1%}), {len(result.spans)} spans, "
-        f"{usage.seconds:.2f} s ({stages}), {speed:,.0f} tokens/s"
+        f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out ({usage.ratio:.1%}) "
+        f"in {len(result.spans)} spans, {usage.seconds:.2f} s ({stages}), {speed:,.0f} tokens/s"
     )
 
 
