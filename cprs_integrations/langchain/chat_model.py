@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMe
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableLambda
 from langchain_core.tools import BaseTool
-from pydantic import model_validator
+from pydantic import ConfigDict, model_validator
 
 from cprs_integrations.adapting import PROVENANCE_KEY
 from cprs_integrations.prompts import ChatOptions, MessageText, Request, Role
@@ -42,6 +42,9 @@ class CPRSChatModel(ChatOptions, BaseChatModel):
     >>> model.invoke("Who signed?").content
     'Ada'
     """
+
+    # langchain's own configuration, which ignores unknown arguments, would win.
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     model: BaseChatModel
     """The chat model that answers. Bind tools and settings to the wrapper, not to it."""

@@ -12,7 +12,7 @@ from langchain_core.document_loaders import BaseLoader
 from langchain_core.documents import Document as LangChainDocument
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from cprs_core import InputError, Preset
 from cprs_integrations.adapting import DocumentOptions
@@ -33,6 +33,9 @@ class CPRSRetriever(DocumentOptions, BaseRetriever):
     >>> [document.page_content for document in retriever.invoke("Who signed?")]
     ['Ada signed the lease.']
     """
+
+    # langchain's own configuration, which ignores unknown arguments, would win.
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     retriever: Runnable[str, list[LangChainDocument]] | None = None
     """Finds the documents to shorten. Pass this or ``documents``."""

@@ -96,6 +96,8 @@ def test_exactly_one_source_is_needed(compressor: Compressor) -> None:
         CPRSRetriever(compressor=compressor)
     with pytest.raises(ValueError, match="both of retriever and documents"):
         CPRSRetriever(documents=[], retriever=Unlucky())
+    with pytest.raises(ValueError, match="max_token\n"):
+        CPRSRetriever(documents=[], max_token=3)
     with pytest.raises(InputError, match="neither of retriever and nodes"):
         LlamaRetriever()
     with pytest.raises(ValueError, match="max_token\n"):
