@@ -8,12 +8,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cprs_core.errors import CheckpointError, InputError, MissingExtraError
+from cprs_core.evaluation.absence import measure_absence
 from cprs_core.evaluation.baselines import BM25System, EmbeddingSystem, packaged_minilm
 from cprs_core.evaluation.claims import measure_claims
 from cprs_core.evaluation.haystack import measure_haystack
+from cprs_core.evaluation.lookalikes import measure_lookalikes
 from cprs_core.evaluation.metrics import Measure
+from cprs_core.evaluation.needles import measure_needles
 from cprs_core.evaluation.options import Options
+from cprs_core.evaluation.pairs import measure_pairs
+from cprs_core.evaluation.passages import measure_clauses, measure_turns
 from cprs_core.evaluation.ranking import first_task, measure_xquad
+from cprs_core.evaluation.spans import measure_answers, measure_entities
 from cprs_core.evaluation.systems import CriticSystem, FusedSystem, System
 from cprs_core.scorer import Scorer, Tokenizer
 
@@ -28,9 +34,18 @@ TASKS: dict[str, Task] = {
     "xquad": measure_xquad,
     "cmrc": first_task("cmrc", "cmrc2018", "dev"),
     "wice": measure_claims,
+    "qmsum": measure_turns,
+    "cuad": measure_clauses,
+    "spans": measure_answers,
+    "entities": measure_entities,
+    "pairs": measure_pairs,
+    "look-alikes": measure_lookalikes,
+    "absence": measure_absence,
+    "needles": measure_needles,
 }
 
-QUALITY = ("haystack", "qed", "xquad", "cmrc", "wice")
+QUALITY = tuple(name for name in TASKS if name != "squad")
+OWN_GENERATORS = ("look-alikes", "needles")
 
 
 def run_tasks(

@@ -1,0 +1,1 @@
+"""Generators of long-context tasks, seeded and faithful to the published protocols."""
