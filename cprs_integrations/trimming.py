@@ -15,16 +15,15 @@ import hashlib
 import json
 import logging
 import re
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any
 
 import numpy as np
 
 from cprs_core import InputError, Preset
+from cprs_integrations.accounting import Ledger
 from cprs_integrations.adapting import Compresses
 from cprs_integrations.messages import (
     EXPAND_TOOL,
@@ -41,69 +40,24 @@ from cprs_integrations.messages import (
     transcript,
     write_notice,
 )
-from cprs_integrations.ranking import CountTokens, Goal, counter_of, estimate_tokens, score_pieces
-from cprs_integrations.shared import shared_compressor
-from cprs_integrations.store import OriginalStore, key_of
-from cprs_integrations.tool_output import KINDS, MIN_TOOL_TOKENS, SHORT_CHARACTERS, shorten_output
+from cprs_integrations.ranking import CountTokens, Goal, score_pieces
+from cprs_integrations.shortening import FORMAT, ResultShortener, ToolRule, TrimOptions
+from cprs_integrations.store import OriginalStore
+from cprs_integrations.tool_output import MIN_TOOL_TOKENS
+
+__all__ = ["HistoryTrimmer", "ToolRule", "TrimOptions", "TrimUsage", "Trimmed"]
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 # A compaction of a running agent goes down to this share of the budget, so that the next one is far away: each breaks
 # the provider's prompt cache once.
 COMPACT_TO = 0.5
 
 _TURNS = "turns"  # the preset for conversation turns
-_FORMAT = "1"  # part of every frozen key: a change in how results are written makes new keys
-_REMEMBERED = 4_096  # results and counts kept at hand in the process
 _RECENCY = 0.1  # how much the newest turn gains over the oldest, beside scores of about 0 to 1.5
 _TURN_CHARACTERS = 4_000  # of a turn's text that are scored; longer ones are scored by both ends
+_WRITTEN_BEFORE = re.compile(r"cprs: kept [^\"\n\]]*?, (\d[\d,]*) tokens before")
 _NOTE = re.compile(r"cprs: kept [^\"\n\]]*")
-_ARGUMENT = re.compile(r'"(?:[^"\\]|\\.)*"\s*:\s*|[{}\[\]",]')
-
-
-@dataclass(frozen=True)
-class ToolRule:
-    """How the results of one tool are treated.
-
-    Attributes:
-        max_tokens: results above it are shortened to at most it.
-        kind: the structure of its output, a name from `tool_output.KINDS`; "auto" detects it.
-        instruction: what to extract, in words, or a preset or its name.
-    """
-
-    max_tokens: int = 1_000
-    kind: str = "auto"
-    instruction: str | Preset | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_tokens < MIN_TOOL_TOKENS:
-            raise InputError(f"max_tokens of a tool is {self.max_tokens}; it must be at least {MIN_TOOL_TOKENS}")
-        if self.kind != "auto" and self.kind not in KINDS:
-            raise InputError(f"kind is {self.kind!r}; it must be 'auto' or one of {', '.join(map(repr, KINDS))}")
-
-
-class TrimOptions(TypedDict, total=False):
-    """Options that everything which trims a history takes; each may be left out.
-
-    Attributes:
-        compressor: a `cprs_core.Compressor` or a remote client; the process's shared one by default.
-        tool_tokens: most tokens of one tool result (default 1,000), for tools without a rule of their own.
-        tool_rules: a `ToolRule` per tool name; None as a rule leaves that tool's results alone.
-        keep_last: turns at the end that a compaction never touches (default 4).
-        instruction: what matters beside the last request, in words.
-        count_tokens: tokens of a text; the critic's tokenizer by default. Nothing goes to a network.
-        store: where originals go; in memory by default.
-    """
-
-    compressor: Compresses | None
-    tool_tokens: int
-    tool_rules: Mapping[str, ToolRule | None] | None
-    keep_last: int
-    instruction: str | Preset | None
-    count_tokens: CountTokens | None
-    store: OriginalStore | None
 
 
 @dataclass(frozen=True)
@@ -140,7 +94,7 @@ class Trimmed:
     usage: TrimUsage
 
 
-class HistoryTrimmer:
+class HistoryTrimmer(ResultShortener):
     """Trims histories under one set of options; safe to share between threads and conversations.
 
     >>> from cprs_core import Compressor, KeywordScorer
@@ -173,42 +127,16 @@ class HistoryTrimmer:
             raise InputError(f"max_tokens is {max_tokens}; it must be at least 1 (leave it out for no budget)")
         if keep_last < 0:
             raise InputError(f"keep_last is {keep_last}; it must be 0 or more turns")
+        super().__init__(
+            compressor,
+            tool_tokens=tool_tokens,
+            tool_rules=tool_rules,
+            instruction=instruction,
+            count_tokens=count_tokens,
+            store=store,
+        )
         self.max_tokens = max_tokens
         self.keep_last = keep_last
-        self.instruction = instruction
-        self.store = store if store is not None else OriginalStore()
-        self._rule = ToolRule(tool_tokens)
-        self._rules = dict(tool_rules or {})
-        self._given = compressor
-        self._count_given = count_tokens
-        self._results: _Remembered[str] = _Remembered(_REMEMBERED)
-        self._counts: _Remembered[int] = _Remembered(_REMEMBERED)
-
-    @property
-    def compressor(self) -> Compresses:
-        """The compressor: the given one, or the process's shared one, which is loaded now if it was not yet."""
-        if self._given is None:
-            self._given = shared_compressor()
-        return self._given
-
-    def count_text(self, text: str) -> int:
-        """Tokens of a text; of a huge one, extrapolated."""
-        return self._count_as(text, "")
-
-    def _count_as(self, text: str, key: str) -> int:
-        """`count_text` of a text whose content key is known, or empty."""
-        if len(text) < SHORT_CHARACTERS:
-            return self._counter(text)
-        key = key or key_of(text)
-        known = self._counts.get(key)
-        if known is None:
-            known = estimate_tokens(text, self._counter)
-            self._counts.put(key, known)
-        return known
-
-    def count(self, messages: Sequence[Message]) -> int:
-        """Tokens of a history."""
-        return sum(count_message(message, self.count_text) for message in messages)
 
     def trim(self, messages: Sequence[Message]) -> Trimmed:
         """The history within ``max_tokens``, once: for a history that is sent now and not continued from here.
@@ -239,50 +167,17 @@ class HistoryTrimmer:
         after = count_message(last, self.count_text)
         return Trimmed([*numbered[:-1], last], TrimUsage(before, after, shortened=int(after < before)))
 
-    def shorten_result(self, text: str, request: str, call: ToolCall | None = None) -> str:
-        """A tool result as it stands in the history from now on; the original goes to the store.
-
-        Args:
-            request: the request that the tool was called for.
-            call: the tool call, for the tool's rule and what it asked for.
-        """
-        name = call.name if call is not None else ""
-        rule = self._rules.get(name, self._rule)
-        if rule is None or name == EXPAND_TOOL:
-            return text
-        goal = Goal(f"{request} {_argument_values(call)}".strip(), rule.instruction or self.instruction)
-        return self._shorten(text, goal, rule)
-
-    @property
-    def _counter(self) -> CountTokens:
-        return self._count_given or counter_of(self.compressor)
-
-    def _shorten(self, text: str, goal: Goal, rule: ToolRule) -> str:
-        """Written once: the first answer for a text and a goal is the answer for good."""
-        if len(text) <= SHORT_CHARACTERS:
-            return text
-        key = key_of(text)
-        tokens = self._count_as(text, key)
-        if tokens <= rule.max_tokens:
-            return text
-        made_from = json.dumps([_FORMAT, key, len(text), goal.query, str(goal.instruction), rule.max_tokens, rule.kind])
-        frozen_key = hashlib.sha256(made_from.encode("ascii")).hexdigest()[:32]
-        known = self._results.get(frozen_key) or self.store.frozen(frozen_key)
-        if known is None:
-            stored = self.store.put(text)
-            how = f"; call {EXPAND_TOOL} with key {stored} for the rest" if stored else ""
-            known = shorten_output(
-                text,
-                goal,
-                compressor=self.compressor,
-                max_tokens=rule.max_tokens,
-                kind=rule.kind,
-                count_tokens=self._counter,
-                note=lambda kept: f"cprs: {kept}, {tokens:,} tokens before{how}",
-            )
-            self.store.freeze(frozen_key, known)
-        self._results.put(frozen_key, known)
-        return known
+    def record(self, ledger: Ledger, trimmed: Trimmed) -> None:
+        """Account for a request with this history."""
+        count = self.count_text
+        fetched = [count_message(message, count) for message in trimmed.messages if _is_fetched(message)]
+        ledger.record(
+            [(message.digest, count_message(message, count)) for message in trimmed.messages],
+            input_tokens=trimmed.usage.input_tokens - sum(fetched),
+            note_tokens=trimmed.usage.note_tokens,
+            expanded_tokens=sum(fetched),
+            over_budget=trimmed.usage.over_budget,
+        )
 
     def _run(self, messages: Sequence[Message], keep: Callable[[list[Message]], tuple[list[Message], int]]) -> Trimmed:
         began = time.perf_counter()
@@ -324,27 +219,13 @@ class HistoryTrimmer:
             if message.role == "tool" and not message.is_pinned and message.texts:
                 call = calls.get(message.answers[0]) if message.answers else None
                 call = call or ToolCall("", message.tool)
-                short = self._shorten_message(replace(message, tool=call.name), request, call)
+                texts = tuple(self.shorten_texts(message.texts, request, call))
+                short = replace(message, tool=call.name, texts=texts)
                 if short.texts != message.texts and message.original_tokens is None:
                     short = replace(short, original_tokens=count_message(message, self.count_text))
                 message = short
             written.append(message)
         return written
-
-    def _shorten_message(self, message: Message, request: str, call: ToolCall) -> Message:
-        if len(message.texts) == 1:
-            return replace(message, texts=(self.shorten_result(message.texts[0], request, call),))
-        rule = self._rules.get(call.name, self._rule)
-        tokens = [self.count_text(text) for text in message.texts]
-        if rule is None or call.name == EXPAND_TOOL or sum(tokens) <= rule.max_tokens:
-            return message
-        goal = Goal(f"{request} {_argument_values(call)}".strip(), rule.instruction or self.instruction)
-        shares = [max(rule.max_tokens * part // sum(tokens), MIN_TOOL_TOKENS) for part in tokens]
-        texts = [
-            self._shorten(text, goal, replace(rule, max_tokens=share))
-            for text, share in zip(message.texts, shares, strict=True)
-        ]
-        return replace(message, texts=tuple(texts))
 
     def _trim_once(self, messages: list[Message]) -> tuple[list[Message], int]:
         if self.max_tokens is None or self.count(messages) <= self.max_tokens:
@@ -374,7 +255,7 @@ class HistoryTrimmer:
         if not optional:
             return view
         goal = Goal(request_before(view, len(view)), self.instruction or _TURNS)
-        made_from = [_FORMAT, [message.digest for message in view], goal.query, str(goal.instruction), target]
+        made_from = [FORMAT, [message.digest for message in view], goal.query, str(goal.instruction), target]
         key = hashlib.sha256(json.dumps([*made_from, self.keep_last]).encode("ascii")).hexdigest()[:32]
         known = self._results.get(key) or self.store.frozen(key)
         if known is None:
@@ -457,35 +338,20 @@ class HistoryTrimmer:
         counts = read_notice(message.text) if message.is_notice else None
         if counts is not None:
             return counts[1]
-        return message.original_tokens or count_message(message, self.count_text)
+        if message.original_tokens is not None:
+            return message.original_tokens
+        tokens = count_message(message, self.count_text)
+        if message.role != "tool":
+            return tokens
+        # A tool may have shortened its result before it came into the history; its note then says what it was.
+        written = [_WRITTEN_BEFORE.findall(text) for text in message.texts]
+        return max(tokens, sum(max(int(n.replace(",", "")) for n in found) for found in written if found))
 
     def _note_tokens(self, message: Message) -> int:
         if message.is_notice:
             return count_message(message, self.count_text)
         notes = [match.group() for text in message.texts for match in _NOTE.finditer(text)]
         return sum(map(self.count_text, notes))
-
-
-class _Remembered(Generic[T]):
-    """The values used last, by key; safe between threads."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._values: OrderedDict[str, T] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: str) -> T | None:
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-            return self._values.get(key)
-
-    def put(self, key: str, value: T) -> None:
-        with self._lock:
-            self._values[key] = value
-            self._values.move_to_end(key)
-            if len(self._values) > self._most:
-                self._values.popitem(last=False)
 
 
 def _carry_out(plan: dict[str, Any], view: list[Message]) -> list[Message]:
@@ -496,6 +362,12 @@ def _carry_out(plan: dict[str, Any], view: list[Message]) -> list[Message]:
         return kept
     first = next((i for i, message in enumerate(kept) if message.role != "system"), len(kept))
     return [*kept[:first], Message("user", (plan["notice"],)), *kept[first:]]
+
+
+def _is_fetched(message: Message) -> bool:
+    """Whether the message is there only because an original was fetched back."""
+    asks = bool(message.calls) and all(call.name == EXPAND_TOOL for call in message.calls) and not message.text.strip()
+    return asks or (message.role == "tool" and message.tool == EXPAND_TOOL)
 
 
 def _is_notice(turn: Turn, view: Sequence[Message]) -> bool:
@@ -515,8 +387,3 @@ def _both_ends(text: str) -> str:
     if len(text) <= _TURN_CHARACTERS:
         return text
     return text[: _TURN_CHARACTERS // 2] + "\n" + text[-_TURN_CHARACTERS // 2 :]
-
-
-def _argument_values(call: ToolCall | None) -> str:
-    """What a tool call asked for, in words: the values of its arguments."""
-    return " ".join(_ARGUMENT.sub(" ", call.arguments).split())[:200] if call is not None else ""

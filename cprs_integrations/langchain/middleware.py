@@ -21,8 +21,7 @@ from langgraph.types import Command
 from cprs_integrations.accounting import Ledger
 from cprs_integrations.langchain.history import IsPinned, read_messages, write_messages
 from cprs_integrations.langchain.tools import expand_tool
-from cprs_integrations.messages import EXPAND_TOOL, Message, count_message
-from cprs_integrations.trimming import HistoryTrimmer, Trimmed, TrimOptions
+from cprs_integrations.trimming import HistoryTrimmer, TrimOptions
 
 STATS_KEY = "cprs_stats"
 TRACE_NAME = "cprs_context"
@@ -140,30 +139,12 @@ class CPRSContextMiddleware(AgentMiddleware[CPRSState, Any, Any]):
             result["messages"] = write_messages(trimmed, history)[len(system) :]
             kept_state: Any = state if request is None else request.state
             ledger = Ledger.from_dict((kept_state or {}).get(STATS_KEY))
-            self._account(ledger, trimmed)
+            self.trimmer.record(ledger, trimmed)
             result["stats"] = ledger.to_dict()
             return trimmed.usage.to_dict()
 
         RunnableLambda(shorten, name=TRACE_NAME).invoke({"messages": len(messages)})
         return result["messages"], {STATS_KEY: result["stats"]}
-
-    def _account(self, ledger: Ledger, trimmed: Trimmed) -> None:
-        count = self.trimmer.count_text
-        sent = [(message.digest, count_message(message, count)) for message in trimmed.messages]
-        expanded = sum(count_message(message, count) for message in trimmed.messages if _is_fetched(message))
-        ledger.record(
-            sent,
-            input_tokens=trimmed.usage.input_tokens - expanded,
-            note_tokens=trimmed.usage.note_tokens,
-            expanded_tokens=expanded,
-            over_budget=trimmed.usage.over_budget,
-        )
-
-
-def _is_fetched(message: Message) -> bool:
-    """Whether the message is there only because an original was fetched back."""
-    asks = bool(message.calls) and all(call.name == EXPAND_TOOL for call in message.calls) and not message.text.strip()
-    return asks or (message.role == "tool" and message.tool == EXPAND_TOOL)
 
 
 def _with_update(response: Any, update: dict[str, Any]) -> Any:

@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cprs_integrations.llama_index.llm import CPRSLLM
+    from cprs_integrations.llama_index.memory import CPRSMemory, CPRSMemoryBlock
     from cprs_integrations.llama_index.postprocessor import CPRSNodePostprocessor
     from cprs_integrations.llama_index.retriever import CPRSRetriever
+    from cprs_integrations.llama_index.tools import CPRSTool, cprs_tools, expand_tool
 
 _HOME_OF = {
+    "CPRSMemory": "memory",
+    "CPRSMemoryBlock": "memory",
+    "CPRSTool": "tools",
+    "cprs_tools": "tools",
+    "expand_tool": "tools",
     "CPRSLLM": "llm",
     "CPRSNodePostprocessor": "postprocessor",
     "CPRSRetriever": "retriever",
@@ -21,8 +28,13 @@ _HOME_OF = {
 
 __all__ = [
     "CPRSLLM",
+    "CPRSMemory",
+    "CPRSMemoryBlock",
     "CPRSNodePostprocessor",
     "CPRSRetriever",
+    "CPRSTool",
+    "cprs_tools",
+    "expand_tool",
 ]
 
 
