@@ -15,10 +15,14 @@ Segments = NDArray[np.int64]  # (n, 2): start and end in characters, sorted, not
 
 _LINE_BREAK = re.compile(r"\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")
 _BLOCK_BREAK = re.compile(r"(?:\r\n|\n|\r)[^\S\r\n]*(?:\r\n|\n|\r)\s*")
-_OWN_LINE = re.compile(r"\s*(?:[-*+•‣◦>#|=~]|\d{1,3}[.)]\s|[A-Za-z][.)]\s|>>>|\.\. )")
+_OWN_LINE = re.compile(
+    r"\s*(?:[-*+]\s|[•‣◦>#|=~]|\d{1,3}[.)]\s|[A-Za-z][.)]\s|>>>|\.\. "  # list items, quotes, headings, tables, examples
+    r"|\W?\d{1,4}[-/.:](?:\d{1,2}|[A-Z][a-z]{2})[-/.:]\d|[A-Z][a-z]{2} {1,2}\d{1,2} \d{1,2}:)"  # dates, times and addresses of log lines
+)
 
 # Hard-wrapped prose is filled to one width; outside these bounds a block of lines is taken as it stands.
 _WRAP_WIDTHS = range(40, 161)
+_WRAP_SLACK = 2  # columns: programs that fill differ in whether the last column counts and how blanks after "." do
 
 # sentencex takes quadratic time where a paragraph has many sentences without blanks between them (Chinese, Japanese).
 _STRETCH = 4_000  # characters
@@ -36,7 +40,7 @@ def segment_sentences(text: str) -> Segments:
     for start, end in segment_paragraphs(text).tolist():
         borders.update((start, end))
         borders.update(start + position for position in _sentence_ends(readable[start:end]))
-        borders.update(start + position for position in _hard_line_breaks(text[start:end]))
+        borders.update(_hard_line_breaks(text, start, end))
     cuts = sorted(borders)
     return _trim(text, list(itertools.pairwise(cuts)))
 
@@ -98,25 +102,26 @@ def _sentence_ends(block: str) -> list[int]:
     return ends
 
 
-def _hard_line_breaks(block: str) -> list[int]:
+def _hard_line_breaks(text: str, start: int, end: int) -> list[int]:
     """Where a line of one block is a unit of its own: in lists, logs, code and dialogues, not in hard-wrapped prose."""
-    lines = segment_lines(block)
+    lines = segment_lines(text[start:end]) + start
     if len(lines) < 2:
         return []
-    wrapped = _is_wrapped(block, lines)
-    return [start for start, end in lines[1:].tolist() if not wrapped or _OWN_LINE.match(block, start, end)]
+    wrapped = _is_wrapped(text, lines)
+    return [first for first, last in lines[1:].tolist() if not wrapped or _OWN_LINE.match(text, first, last)]
 
 
 def _is_wrapped(text: str, lines: Segments) -> bool:
     """Whether nearly every line break is one that filling words up to the block's width would have made."""
-    width = int((lines[:, 1] - lines[:, 0]).max())
+    rows = lines.tolist()
+    columns = [end - (text.rfind("\n", 0, start) + 1) for start, end in rows]  # indents count
+    width = max(columns)
     if width not in _WRAP_WIDTHS:
         return False
-    rows = lines.tolist()
     filled = 0
-    for (start, end), (next_start, next_end) in itertools.pairwise(rows):
-        first_word = text[next_start:next_end].split(None, 1)[0]
-        filled += end - start + 1 + len(first_word) > width or bool(_OWN_LINE.match(text, next_start, next_end))
+    for column, (start, end) in zip(columns, rows[1:], strict=False):
+        first_word = text[start:end].split(None, 1)[0]
+        filled += column + 1 + len(first_word) + _WRAP_SLACK > width or bool(_OWN_LINE.match(text, start, end))
     return filled >= 0.9 * (len(rows) - 1)
 
 

@@ -47,6 +47,37 @@ def test_hard_wrapped_prose_keeps_sentences_whole_over_line_breaks() -> None:
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "2024-01-01 12:00:0{} INFO request served in 12 ms by worker",
+        "[01/Jan/2024:12:00:0{}] GET /index.html 200 1234 Mozilla/5.0",
+        "Jan  3 12:00:0{} host kernel: usb 1-1: new high-speed device",
+        "10.0.0.{} - - GET /index.html HTTP/1.1 200 1234 Mozilla/5.0",
+    ],
+)
+def test_log_lines_of_equal_length_are_not_taken_for_hard_wrapped_prose(line: str) -> None:
+    lines = [line.format(i) for i in range(8)]
+    assert sentences("\n".join(lines)) == lines
+
+
+def test_hard_wrapped_prose_may_be_indented_and_hang() -> None:
+    text = (
+        "   Ada King, who had signed the lease on the third of May, came\n"
+        "   back a month later.  Nobody had expected her to, so the\n"
+        "   whole office stood up.\n"
+        "\n"
+        "[1] The exception is passed on to the caller of the function\n"
+        "    unless there is another one. Then that is passed on.\n"
+    )
+    assert [" ".join(sentence.split()) for sentence in sentences(text)] == [
+        "Ada King, who had signed the lease on the third of May, came back a month later.",
+        "Nobody had expected her to, so the whole office stood up.",
+        "[1] The exception is passed on to the caller of the function unless there is another one.",
+        "Then that is passed on.",
+    ]
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("- milk and\n- eggs\n- bread", ["- milk and", "- eggs", "- bread"]),
