@@ -17,7 +17,8 @@ _LINE_BREAK = re.compile(r"\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")
 _BLOCK_BREAK = re.compile(r"(?:\r\n|\n|\r)[^\S\r\n]*(?:\r\n|\n|\r)\s*")
 _OWN_LINE = re.compile(
     r"\s*(?:[-*+]\s|[•‣◦>#|=~]|\d{1,3}[.)]\s|[A-Za-z][.)]\s|>>>|\.\. "  # list items, quotes, headings, tables, examples
-    r"|\W?\d{1,4}[-/.:](?:\d{1,2}|[A-Z][a-z]{2})[-/.:]\d|[A-Z][a-z]{2} {1,2}\d{1,2} \d{1,2}:)"  # dates, times and addresses of log lines
+    r"|\W?\d{1,4}[-/.:](?:\d{1,2}|[A-Z][a-z]{2})[-/.:]\d"  # dates, times and addresses of log lines
+    r"|[A-Z][a-z]{2} {1,2}\d{1,2} \d{1,2}:)"
 )
 
 # Hard-wrapped prose is filled to one width; outside these bounds a block of lines is taken as it stands.
@@ -107,22 +108,27 @@ def _hard_line_breaks(text: str, start: int, end: int) -> list[int]:
     lines = segment_lines(text[start:end]) + start
     if len(lines) < 2:
         return []
-    wrapped = _is_wrapped(text, lines)
-    return [first for first, last in lines[1:].tolist() if not wrapped or _OWN_LINE.match(text, first, last)]
+    soft = _soft_breaks(text, lines)
+    return [first for first, is_soft in zip(lines[1:, 0].tolist(), soft, strict=True) if not is_soft]
 
 
-def _is_wrapped(text: str, lines: Segments) -> bool:
-    """Whether nearly every line break is one that filling words up to the block's width would have made."""
+def _soft_breaks(text: str, lines: Segments) -> list[bool]:
+    """Whether each line break but the last is one that filling words up to the block's width would have made.
+
+    Where fewer than half of them are, the block is no hard-wrapped prose and none of them counts as one.
+    """
     rows = lines.tolist()
     columns = [end - (text.rfind("\n", 0, start) + 1) for start, end in rows]  # indents count
     width = max(columns)
     if width not in _WRAP_WIDTHS:
-        return False
-    filled = 0
-    for column, (start, end) in zip(columns, rows[1:], strict=False):
-        first_word = text[start:end].split(None, 1)[0]
-        filled += column + 1 + len(first_word) + _WRAP_SLACK > width or bool(_OWN_LINE.match(text, start, end))
-    return filled >= 0.9 * (len(rows) - 1)
+        return [False] * (len(rows) - 1)
+    own = [bool(_OWN_LINE.match(text, start, end)) for start, end in rows[1:]]
+    first_words = [len(text[start:end].split(None, 1)[0]) for start, end in rows[1:]]
+    filled = [
+        column + 1 + word + _WRAP_SLACK > width for column, word in zip(columns[:-1], first_words, strict=True)
+    ]
+    prose = sum(a or b for a, b in zip(filled, own, strict=True)) >= 0.5 * len(filled)
+    return [prose and is_filled and not is_own for is_filled, is_own in zip(filled, own, strict=True)]
 
 
 def _between(text: str, separator: re.Pattern[str]) -> Segments:
