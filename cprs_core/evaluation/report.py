@@ -32,6 +32,11 @@ def _table(task: str, measures: Sequence[Measure]) -> str:
     counts = f"n = {n[0]:,}" if len(n) == 1 else f"n = {n[0]:,} to {n[-1]:,}" if n else "no cases"
     rows = [[f"{task} ({counts})", *metrics]]
     rows += [[system, *(render_value(cells.get((system, metric))) for metric in metrics)] for system in systems]
+    return render_rows(rows)
+
+
+def render_rows(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table that is also aligned as plain text; the first row is the head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows

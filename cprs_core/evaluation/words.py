@@ -5,41 +5,41 @@ from __future__ import annotations
 import numpy as np
 
 ADJECTIVES = """
-    amber ancient arid brisk brittle candid chalky cobalt cordial crimson damp dapper drowsy earnest eerie fabled
+    ancient arid ashen brisk brittle candid cerise chalky cordial creaky damp dapper drowsy earnest eerie fabled
     feral fluent frosty gaunt gilded glossy grainy hazy hollow humble jagged jaunty knobbly lanky limber lofty
     lucid mellow mossy nimble oblong opal pensive placid plucky quaint quiet rugged russet rustic scarlet serene
     shaggy silken sleek solemn spry sturdy tawny tepid umber vivid wistful woolly zesty
 """.split()
 NOUNS = """
-    abbey acorn anchor anvil apron badger banjo barley beacon bellows bramble brooch canopy canteen cellar chisel
-    cinder clover cobbler comet copse cradle cricket cupboard dagger dynamo easel ember falcon fiddle flagon forge
+    abacus abbey acorn anvil apron badger banjo barley bellows bobbin bramble brooch canopy canteen cellar chisel
+    cinder clover cobbler copse cricket crocus cupboard dagger dowel dynamo easel ember ferret fiddle flagon forge
     funnel gable galleon garnet gazebo girder goblet grotto gutter hammock harvest hatchet heron inkwell jetty
-    juniper kettle lantern larder lattice ledger locket magpie mantle marble mitten mortar nettle orchard otter
-    paddle parapet pebble pennant pewter pigeon pillar pocket prism quarry quill radish rafter saddle satchel
-    scarab scythe shutter sickle sparrow spindle stirrup tankard teapot thimble thistle timber trellis tunnel
-    turnip turret vellum violin walnut weasel wicket willow
+    juniper kennel larder lattice ledger locket loom magpie mallet mantle mitten mortar nettle oriole otter pagoda
+    parapet pennant pewter plover pommel poppy pouch prism quarry quill radish rafter satchel scarab scythe
+    sextant shutter sickle sparrow spindle stirrup tankard teapot thimble thistle timber trellis trowel turnip
+    turret vellum violin weasel wharf wicket willow
 """.split()
 GIVEN_NAMES = """
-    Aurelio Beatrix Casimir Delphine Elspeth Florian Gudrun Hamish Ilse Joaquim Katarina Leopold Mirela Norbert
-    Ottilie Percival Rosalind Sigrid Thaddeus Ursula Valentin Wilhelmina Xenia Yorick Zuzana Anselm Birgitta
-    Cosmin Dagny Emeric
+    Anselm Aurelio Beatrix Birgitta Casimir Cosmin Dagny Delphine Elspeth Emeric Florian Gudrun Hamish Ilse
+    Joaquim Katarina Leopold Melisande Norbert Ottilie Percival Rosalind Sigrid Thaddeus Ursula Valentin
+    Wilhelmina Xaviera Yorick Zuzana
 """.split()
 SURNAMES = """
-    Abernathy Bellweather Carvalho Drummond Eastlake Fairbrother Grunewald Halvorsen Iverson Jankowski Kestrel
-    Lindgren Mortimer Nakagawa Ostrander Pemberton Quillfeather Rasmussen Szabados Thackeray Underhill Vandermeer
-    Whitlock Yardley Zielinski Albescu Brankovic Cullinane Dietrich Eskildsen
+    Abernathy Albescu Bellweather Brankovic Carvalho Cullinane Dietrich Drummond Eastlake Eskildsen Fairbrother
+    Grunewald Halvorsen Iverson Jankowski Kestrel Lindgren Mortimer Nakagawa Ostrander Pemberton Quillfeather
+    Rasmussen Szabados Thackeray Underhill Vandermeer Whitlock Yardley Zielinski
 """.split()
 PLACES = """
-    Ashcombe Brindlewick Calderford Dunmorrow Elmsgate Fenwick Glenharrow Hollowmere Inverlocke Juniper Kirkstead
-    Larkmoor Millhaven Northolt Oakhurst Penrose Quarley Ravensholm Stonebridge Thornbury Uffington Valebrook
-    Westerleigh Yarrowdale Applecross Birchington Coldwater Draycott Edgemoor Foxhollow
+    Applecross Ashcombe Birchington Brindlewick Calderford Coldwater Draycott Dunmorrow Edgemoor Elmsgate Fenwick
+    Foxhollow Glenharrow Hollowmere Inverlocke Juniper Kirkstead Larkmoor Millhaven Northolt Oakhurst Penrose
+    Quarley Ravensholm Stonebridge Thornbury Uffington Valebrook Westerleigh Yarrowdale
 """.split()
-FACILITIES = "archive boathouse clinic depot foundry granary laboratory library observatory warehouse".split()
-CODES = ("access code", "gate code", "alarm code", "locker code", "wireless password", "door number")
+FACILITIES = "archive boathouse clinic depot foundry granary laboratory library observatory waterworks".split()
+CODES = ("entry code", "gate code", "alarm code", "locker code", "wireless password", "door number")
 
 
 def key_phrase(rng: np.random.Generator) -> str:
-    """An adjective and a noun, as RULER's word keys are made: "mossy-lantern"."""
+    """An adjective and a noun, as RULER's word keys are made: "mossy-lattice"."""
     return f"{pick(rng, ADJECTIVES)}-{pick(rng, NOUNS)}"
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from cprs_core.evaluation import words
 from cprs_core.evaluation.baselines import terms
 from cprs_core.evaluation.lookalikes import KINDS, make_cases, measure_lookalikes
 from cprs_core.evaluation.needles import measure_needles
@@ -75,7 +80,16 @@ def test_a_critic_that_keeps_nothing_is_empty_everywhere_and_keeps_no_right_line
 
 def test_needles_count_only_what_is_kept() -> None:
     finder = CriticSystem("finder", KeywordScorer("special", "magic"))
-    measures = measure_needles([finder, HeadSystem()], Options(tokens=600, questions=5))
+    measures = measure_needles([finder, HeadSystem()], Options(tokens=600, questions=60))
     values = {(m.system, m.metric): m.value for m in measures}
     assert values["finder", "niah_single_1"] == 100.0
     assert values["first tokens", "niah_single_1"] < 50.0
+
+
+def test_no_word_list_is_shared_with_the_training_generators() -> None:
+    source = importlib.util.find_spec("cprs_core.training.synthetic")
+    if source is None or source.origin is None:
+        pytest.skip("the training generators are not installed")
+    training = set(re.findall(r"[\w-]+", Path(source.origin).read_text(encoding="utf-8")))
+    own = {*words.ADJECTIVES, *words.NOUNS, *words.GIVEN_NAMES, *words.SURNAMES, *words.PLACES, *words.FACILITIES}
+    assert own & training == set()

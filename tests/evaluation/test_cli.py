@@ -1,0 +1,129 @@
+"""``cprs bench`` from its arguments to its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from cprs_core.errors import InputError
+from cprs_core.evaluation import cli
+from cprs_core.evaluation.compare import compare_runs, render_changes
+from cprs_core.evaluation.metrics import Measure
+from cprs_core.evaluation.report import read_results, write_results
+from cprs_core.evaluation.targets import TARGETS, render_summary
+from cprs_core.scorer import KeywordScorer
+
+
+def bench(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    cli.add_bench_parser(parser.add_subparsers(required=True))
+    args = parser.parse_args(["bench", *arguments])
+    return args.run(args)
+
+
+@pytest.fixture
+def keyword_critic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "load_critics", lambda args: {"keyword": KeywordScorer()})
+
+
+@pytest.fixture
+def results(tmp_path: Path):
+    def write(name: str, value: float, metric: str = "recall") -> str:
+        path = tmp_path / name
+        write_results(path, [Measure("t", metric, "keyword", value, value - 2, value + 2, 100)], {}, {})
+        return str(path)
+
+    return write
+
+
+@pytest.mark.usefixtures("keyword_critic")
+def test_quick_needs_no_data_and_writes_its_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run.json"
+    arguments = ["--tokens", "500", "--questions", "8", "--no-baselines", "--device", "cpu", "--out", str(out)]
+    assert bench("--quick", *arguments) == 0
+    report = capsys.readouterr().out
+    assert "| keyword" in report
+    assert "look-alike present, right one absent: empty" in report
+    assert {m.task for m in read_results(out)} == {"look-alikes", "needles", "no-shared-word"}
+    assert json.loads(out.read_text())["machine"]["device"] == "cpu"
+
+
+@pytest.mark.usefixtures("keyword_critic")
+def test_falling_below_an_earlier_run_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run.json"
+    arguments = ["quick", "--only", "look-alikes", "--questions", "8", "--no-baselines", "--device", "cpu"]
+    assert bench(*arguments, "--out", str(out)) == 0
+    assert bench(*arguments, "--against", str(out)) == 0
+    better = tmp_path / "better.json"
+    rows = [Measure(m.task, m.metric, m.system, m.value + 150, m.low + 150, m.high + 150) for m in read_results(out)]
+    write_results(better, rows, {}, {})
+    assert bench(*arguments, "--against", str(better)) == 1
+    assert "worse" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("keyword_critic")
+def test_own_records_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "It rained for days and days. Ada signed the lease in March. They left early."
+    start = text.index("Ada")
+    rows = [
+        {
+            "query": "Who signed the lease?",
+            "documents": [{"id": "a", "text": text * 3}],
+            "evidence": [{"document_id": "a", "start": start, "end": text.index(" They")}],
+        },
+        {"query": "zzyzx", "documents": [{"id": "b", "text": text}], "evidence": []},
+    ]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert bench("--data", str(path), "--no-baselines", "--device", "cpu") == 0
+    report = capsys.readouterr().out
+    assert "mine.jsonl" in report
+    assert "recall at 20%" in report
+    assert "empty without evidence" in report
+
+
+def test_compare_tells_noise_from_change(results, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("compare", results("a", 90.0), results("b", 91.0)) == 0
+    assert "same" in capsys.readouterr().out
+    bench("compare", results("a", 90.0), results("b", 80.0))
+    assert "worse" in capsys.readouterr().out
+    bench("compare", results("a", 90.0, "tokens kept"), results("b", 80.0, "tokens kept"))
+    assert "better" in capsys.readouterr().out
+
+
+def test_compare_wants_two_files() -> None:
+    with pytest.raises(InputError, match="two results files"):
+        bench("compare")
+    with pytest.raises(InputError, match="unexpected argument"):
+        bench("quick", "stray.json")
+
+
+def test_changes_of_other_systems_are_not_mixed_up() -> None:
+    before, after = (Measure("t", "m", name, 50.0, 49.0, 51.0, 9) for name in ("a", "b"))
+    assert compare_runs([before], [after]) == []
+    assert render_changes([]).count("\n") == 1
+
+
+def test_summary_shows_ours_the_best_rival_and_the_target() -> None:
+    rows = [Measure("qed", "right sentence first", "BM25", 53.0, 50.0, 56.0, 100)]
+    rows.append(Measure("qed", "right sentence first", "MiniLM", 56.0, 53.0, 59.0, 100))
+    rows.append(Measure("qed", "right sentence first", "ours", 81.0, 78.0, 84.0, 100))
+    line = render_summary(rows, ["ours"]).splitlines()[2]
+    assert [cell.strip() for cell in line.strip("|").split("|")][1:] == [
+        "81.0 [78.0, 84.0]",
+        "56.0 (MiniLM)",
+        "80",
+        "86",
+    ]
+
+
+def test_ambitions_are_never_below_what_must_be_reached() -> None:
+    assert all(target.ambition >= target.reach for target in TARGETS)
+
+
+def test_targets_over_bm25_are_points_above_its_score() -> None:
+    rows = [Measure("xquad-others", "right sentence first", "BM25", 70.0, 69.0, 71.0, 100)]
+    assert "| 75    | 80" in render_summary(rows, [])
