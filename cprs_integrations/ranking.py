@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -151,21 +150,32 @@ def by_peak(context: ScoredContext) -> Candidates:
 
 def lexical_scores(pieces: Sequence[str], query: str) -> NDArray[np.float32]:
     """float32, (n,): BM25 of every piece, scaled so that a piece with every word of the query scores about 1."""
-    wanted = set(words_of(query))
-    scores = np.zeros(len(pieces), dtype=np.float32)
+    wanted = sorted(set(words_of(query)))
     if not wanted or not pieces:
-        return scores
-    counts = [Counter(word for word in all_words(piece) if word in wanted) for piece in pieces]
+        return np.zeros(len(pieces), dtype=np.float32)
+    counts = _count_words(pieces, wanted)  # (n, words)
     lengths = np.array([len(piece) for piece in pieces], dtype=np.float32)
-    mean = max(float(lengths.mean()), 1.0)
-    held = Counter(word for found in counts for word in found)
-    weight = {word: math.log(1 + (len(pieces) - held[word] + 0.5) / (held[word] + 0.5)) for word in wanted}
-    total = sum(weight.values())
-    for index, found in enumerate(counts):
-        if found:
-            norm = 0.9 * (0.6 + 0.4 * float(lengths[index]) / mean)
-            scores[index] = sum(weight[word] * 1.9 * n / (n + norm) for word, n in found.items()) / (1.9 * total)
-    return scores
+    norm = 0.9 * (0.6 + 0.4 * lengths / max(float(lengths.mean()), 1.0))
+    held = (counts > 0).sum(axis=0)
+    weight = np.log(1 + (len(pieces) - held + 0.5) / (held + 0.5))  # rare words weigh more
+    scores = (weight * counts / (counts + norm[:, None])).sum(axis=1) / weight.sum()
+    return scores.astype(np.float32)
+
+
+def _count_words(pieces: Sequence[str], wanted: Sequence[str]) -> NDArray[np.float32]:
+    """float32, (n, words): how often each piece holds each word; one search over all, for texts of megabytes."""
+    folded = [piece.casefold() for piece in pieces]
+    starts = np.cumsum([0, *(len(piece) + 1 for piece in folded)])
+    endings = [f"(?:{re.escape(w)}s?{f'|{re.escape(w[:-1])}ies' if w.endswith('y') else ''})" for w in wanted]
+    either_side = rf"[^\W_{_UNSPACED}]"
+    search = re.compile(rf"(?<!{either_side})(?:{'|'.join(endings)})(?!{either_side})")
+    number = {word: index for index, word in enumerate(wanted)}
+    counts = np.zeros((len(pieces), len(wanted)), dtype=np.float32)
+    found = [(match.start(), number.get(_stem(match.group()))) for match in search.finditer("\n".join(folded))]
+    for place, word in zip(np.searchsorted(starts, [at for at, _ in found], side="right") - 1, found, strict=True):
+        if word[1] is not None:
+            counts[place, word[1]] += 1
+    return counts
 
 
 def words_of(text: str) -> list[str]:

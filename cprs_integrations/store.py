@@ -14,13 +14,15 @@ import re
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from cprs_core import InputError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 KEY_CHARACTERS = 12
 DEFAULT_MAX_BYTES = 256 * 1024 * 1024
@@ -114,10 +116,7 @@ class OriginalStore:
     @property
     def bytes_used(self) -> int:
         """Bytes of compressed texts held now; 0 where the store cannot be read."""
-        with self._guarded("read") as connection:
-            if connection is not None:
-                return int(connection.execute("SELECT COALESCE(SUM(bytes), 0) FROM texts").fetchone()[0])
-        return 0
+        return self._attempt("read", _bytes_used) or 0
 
     def close(self) -> None:
         """Close the file; a later call opens it again. What was in memory is gone."""
@@ -131,44 +130,45 @@ class OriginalStore:
         if len(body) > self.max_bytes:
             self._report("size", f"a text of {len(body):,} bytes is larger than the whole store ({self.max_bytes:,})")
             return False
-        written = False
-        with self._guarded("write") as connection:
-            if connection is not None:
-                connection.execute("BEGIN IMMEDIATE")
-                known = connection.execute("SELECT body FROM texts WHERE key = ?", (kind + key,)).fetchone()
-                if known is None:
-                    self._make_room(connection, len(body))
-                    connection.execute(
-                        "INSERT INTO texts VALUES (?, ?, CAST(strftime('%s') AS INTEGER), ?)",
-                        (kind + key, len(body), body),
-                    )
-                connection.execute("COMMIT")
-                # Two texts with one key are a chance of 2 in 10^14, or an attack: the one that was first stays.
-                written = known is None or kind == _FROZEN or known[0] == body
-        return written
+
+        def write(connection: sqlite3.Connection) -> bool:
+            connection.execute("BEGIN IMMEDIATE")
+            known = connection.execute("SELECT body FROM texts WHERE key = ?", (kind + key,)).fetchone()
+            if known is None:
+                self._make_room(connection, len(body))
+                connection.execute(
+                    "INSERT INTO texts VALUES (?, ?, CAST(strftime('%s') AS INTEGER), ?)",
+                    (kind + key, len(body), body),
+                )
+            connection.execute("COMMIT")
+            # Two texts with one key are a chance of 2 in 10^14, or an attack: the one that was first stays.
+            return known is None or kind == _FROZEN or known[0] == body
+
+        return self._attempt("write", write) or False
 
     def _read(self, key: str, kind: str) -> str | None:
-        text: str | None = None
-        with self._guarded("read") as connection:
-            if connection is not None:
-                row = connection.execute(
-                    "SELECT body, CAST(strftime('%s') AS INTEGER) - used FROM texts WHERE key = ?", (kind + key,)
-                ).fetchone()
-                if row is not None:
-                    text = zlib.decompress(row[0]).decode("utf-8", "surrogatepass")
-                    if row[1] > _TOUCH_SECONDS:
-                        self._touch(connection, kind + key)
-        return text
+        def read(connection: sqlite3.Connection) -> str | None:
+            row = connection.execute(
+                "SELECT body, CAST(strftime('%s') AS INTEGER) - used FROM texts WHERE key = ?", (kind + key,)
+            ).fetchone()
+            if row is None:
+                return None
+            text = zlib.decompress(row[0]).decode("utf-8", "surrogatepass")
+            if row[1] > _TOUCH_SECONDS:
+                self._touch(connection, kind + key)
+            return text
+
+        return self._attempt("read", read)
 
     def _touch(self, connection: sqlite3.Connection, key: str) -> None:
-        # Contextual: a store that can only be read still answers, so this write may fail alone.
+        # A store that can only be read still answers, so this write may fail alone.
         try:
             connection.execute("UPDATE texts SET used = CAST(strftime('%s') AS INTEGER) WHERE key = ?", (key,))
         except sqlite3.Error as error:
             self._report("write", f"cannot note what was used: {error}")
 
     def _make_room(self, connection: sqlite3.Connection, size: int) -> None:
-        total = int(connection.execute("SELECT COALESCE(SUM(bytes), 0) FROM texts").fetchone()[0])
+        total = _bytes_used(connection)
         if total + size <= self.max_bytes:
             return
         target = max(int(self.max_bytes * _FREE_SHARE) - size, 0)
@@ -178,18 +178,18 @@ class OriginalStore:
             connection.execute("DELETE FROM texts WHERE key = ?", (key,))
             total -= held
 
-    @contextmanager
-    def _guarded(self, what: str) -> Iterator[sqlite3.Connection | None]:
-        """The connection, or None; errors of SQLite and of damaged rows are counted and end the block."""
+    def _attempt(self, what: str, action: Callable[[sqlite3.Connection], T]) -> T | None:
+        """What the action answers; None where the store fails, which is counted."""
         with self._lock:
             connection: sqlite3.Connection | None = None
             try:
                 connection = self._open()
-                yield connection
-            except (sqlite3.Error, zlib.error, OSError) as error:
+                return action(connection)
+            except (sqlite3.Error, zlib.error, UnicodeDecodeError, OSError) as error:
                 if connection is not None and connection.in_transaction:
                     connection.rollback()
                 self._report(what, f"cannot {what}: {error}")
+                return None
 
     def _open(self) -> sqlite3.Connection:
         if self._process != os.getpid():  # a forked child must not use its parent's connection, nor close it
@@ -224,6 +224,10 @@ class OriginalStore:
         if what not in self._reported:
             self._reported.add(what)
             logger.warning("store of originals (%s): %s; memory goes on without it", self.path or "in memory", message)
+
+
+def _bytes_used(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT COALESCE(SUM(bytes), 0) FROM texts").fetchone()[0])
 
 
 def key_of(text: str) -> str:

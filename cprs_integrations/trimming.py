@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cprs_core import InputError, Preset
 from cprs_integrations.accounting import Ledger
@@ -55,7 +56,7 @@ COMPACT_TO = 0.5
 
 _TURNS = "turns"  # the preset for conversation turns
 _RECENCY = 0.1  # how much the newest turn gains over the oldest, beside scores of about 0 to 1.5
-_TURN_CHARACTERS = 4_000  # of a turn's text that are scored; longer ones are scored by both ends
+_PART_CHARACTERS = 2_000  # a longer turn is scored in parts
 _WRITTEN_BEFORE = re.compile(r"cprs: kept [^\"\n\]]*?, (\d[\d,]*) tokens before")
 _NOTE = re.compile(r"cprs: kept [^\"\n\]]*")
 
@@ -295,9 +296,8 @@ class HistoryTrimmer(ResultShortener):
         self, view: list[Message], turns: list[Turn], optional: list[int], cost: list[int], goal: Goal, room: int
     ) -> tuple[set[int], dict[str, list[str]]]:
         """Optional turns that stay, best first, each with the user turn it answers; and texts cut so as to fit."""
-        pieces = [_both_ends(transcript(view[index] for index in turns[i].indices) + "\n") for i in optional]
-        recency = np.linspace(0.0, _RECENCY, len(pieces), dtype=np.float32)
-        scores = score_pieces(pieces, goal, self.compressor, recency)
+        texts_of = [transcript(view[index] for index in turns[i].indices) + "\n" for i in optional]
+        scores = self._turn_scores(texts_of, goal)
         kept: set[int] = set()
         texts: dict[str, list[str]] = {}
         for place in np.argsort(-scores, kind="stable").tolist():
@@ -313,6 +313,18 @@ class HistoryTrimmer(ResultShortener):
                 room -= price
                 kept |= new
         return kept, texts
+
+    def _turn_scores(self, turns: Sequence[str], goal: Goal) -> NDArray[np.float32]:
+        """float32, (n,): how much each turn has to do with the goal: as much as its best part, and newer ones more."""
+        parts = [
+            (turn, text[at : at + _PART_CHARACTERS])
+            for turn, text in enumerate(turns)
+            for at in range(0, max(len(text), 1), _PART_CHARACTERS)
+        ]
+        scores = np.full(len(turns), -np.inf, dtype=np.float32)
+        of_parts = score_pieces([text for _, text in parts], goal, self.compressor)
+        np.maximum.at(scores, [turn for turn, _ in parts], of_parts)
+        return scores + np.linspace(0.0, _RECENCY, len(turns), dtype=np.float32)
 
     def _cut_turns(self, view: list[Message], turns: list[Turn], goal: Goal, budget: int) -> dict[str, list[str]]:
         """The long texts of turns that matter but do not fit, shortened to share a budget."""
@@ -381,9 +393,3 @@ def _is_changed(message: Message, originals: Sequence[Message]) -> bool:
 def _left_out(messages: Sequence[Message]) -> int:
     notices = [read_notice(message.text) for message in messages if message.is_notice]
     return sum(counts[0] for counts in notices if counts is not None)
-
-
-def _both_ends(text: str) -> str:
-    if len(text) <= _TURN_CHARACTERS:
-        return text
-    return text[: _TURN_CHARACTERS // 2] + "\n" + text[-_TURN_CHARACTERS // 2 :]

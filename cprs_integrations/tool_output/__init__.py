@@ -19,7 +19,7 @@ from cprs_integrations.adapting import Compresses
 from cprs_integrations.ranking import CountTokens, Goal, counter_of, estimate_tokens
 from cprs_integrations.tool_output.code_output import looks_like_code, looks_like_diff, shorten_code, shorten_diff
 from cprs_integrations.tool_output.json_output import parse_json, shorten_json, shorten_json_lines
-from cprs_integrations.tool_output.log_output import looks_like_log, shorten_log
+from cprs_integrations.tool_output.log_output import looks_like_log, looks_line_based, shorten_log
 from cprs_integrations.tool_output.table_output import shorten_table, table_header_lines
 from cprs_integrations.tool_output.task import Layout, Piece, Task, shorten_layout
 from cprs_integrations.tool_output.text_output import looks_like_html, shorten_html, shorten_text
@@ -75,7 +75,9 @@ def detect_kind(text: str) -> str:
     # A traceback quotes code, and a file of code may quote log lines: the log's marks stand at the start of lines.
     if looks_like_log(text):
         return "log"
-    return "code" if looks_like_code(text) else "text"
+    if looks_like_code(text):
+        return "code"
+    return "log" if looks_line_based(text) else "text"
 
 
 def plain_note(tokens: int) -> Note:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from cprs_integrations.tool_output.task import Layout, Piece, Task, render_lines, shorten_layout
@@ -19,9 +20,14 @@ _TRACE_LINE = re.compile(r"\s+at |\s+File \"|\s*\.\.\. \d+ more|Caused by: |\s+\
 _FRAME = re.compile(r"\s+at [\w.$<(/]|\s+File \"|Caused by: |E  ")
 _TRACE_TAIL = re.compile(r"\s*[\w.]+(?:Error|Exception|Interrupt|Exit|Warning|Failure)\b")
 _SERIOUS = re.compile(
-    r"\b(?:error|errors|fatal|critical|panic|exception|traceback|failed|failure|fail|denied|refused|timed? ?out|killed|"
+    r"\b(?:error|errors|fatal|critical|panic|exception|traceback|failed|failure|fail|denied|refused|timed out|killed|"
     r"abort(?:ed)?|undefined|cannot|unable|segfault|assert(?:ion)?(?:error)?)\b|\w(?:Error|Exception)\b|^E  ",
     re.IGNORECASE,
+)
+# What every serious record has in it, in lower case: finding these is much faster than the expression above.
+_SERIOUS_PARTS = (
+    *("error", "fatal", "critical", "panic", "exception", "traceback", "fail", "denied", "refused", "timed out"),
+    *("killed", "abort", "undefined", "cannot", "unable", "segfault", "assert", "e  "),
 )
 _NO_TROUBLE = re.compile(
     r"\b(?:0|no|without) (?:errors?|failures?|failed)\b|\b(?:errors?|fail(?:ed|ures?))[=:] ?0\b", re.I
@@ -32,6 +38,9 @@ _VARYING = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{7,}\b|\d+", re.IGNORECASE)
 # A stack trace stays whole; other runs of indented lines are cut into records of at most this many lines.
 _RECORD_LINES = 12
 _LONG_LINE = 2_000
+_TROUBLE = 0.5
+_MANY = 50_000  # records; above it, what varies in a line is masked in a faster and cruder way
+_DIGITS = str.maketrans("0123456789", "##########")
 
 
 def looks_like_log(text: str) -> bool:
@@ -46,24 +55,25 @@ def looks_like_log(text: str) -> bool:
     return marked >= 0.4 * len(lines)
 
 
+def looks_line_based(text: str) -> bool:
+    """Whether lines and not sentences carry the text: many short ones, close together, few of which end in a stop."""
+    rows = text[:40_000].splitlines()[:200]
+    lines = [row.strip() for row in rows if row.strip()]
+    if len(lines) < 12 or len(lines) < 0.8 * len(rows):
+        return False
+    stops = sum(line.endswith((".", "!", "?", "。")) for line in lines)
+    return stops <= 0.3 * len(lines) and sum(map(len, lines)) <= 200 * len(lines)
+
+
 def shorten_log(text: str, task: Task) -> str | None:
     """The records that matter, verbatim and in order, times and stack traces whole."""
     records = log_records(text)
     if len(records) < 2:
         return None
-    shapes: dict[str, int] = {}
-    alike, pieces = [], []
     numbers = line_numbers(text, records)
-    for start, end in records:
-        line = text[start : text.find("\n", start, end) if "\n" in text[start:end] else end]
-        alike.append(shapes.setdefault(_VARYING.sub("#", line)[:160], len(shapes)))
-    sizes = [0] * len(shapes)
-    for shape in alike:
-        sizes[shape] += 1
-    for index, (start, end) in enumerate(records):
-        rare = 0.15 if sizes[alike[index]] == 1 and len(shapes) < 0.5 * len(records) else 0.0
-        edge = 0.1 if index == 0 or index >= len(records) - 2 else 0.0
-        pieces.append(Piece(start, end, _seriousness(text[start:end]) + rare + edge))
+    alike = _shapes(text, records)
+    priors = _priors(text, records, alike)
+    pieces = [Piece(start, end, prior) for (start, end), prior in zip(records, priors, strict=True)]
 
     def gap(first: int, last: int) -> str:
         return f"[… {numbers[last + 1] - numbers[first]:,} lines]"
@@ -126,7 +136,36 @@ def _cut_long(start: int, end: int) -> list[tuple[int, int]]:
     return [(at, min(at + _LONG_LINE, end)) for at in range(start, end, _LONG_LINE)]
 
 
+def _shapes(text: str, records: Sequence[tuple[int, int]]) -> list[int]:
+    """For every record the number of its shape: its first line without what varies."""
+    shapes: dict[str, int] = {}
+    alike = []
+    for start, end in records:
+        line = text[start : min(end, start + 200)].split("\n", 1)[0]
+        shape = line.translate(_DIGITS) if len(records) > _MANY else _VARYING.sub("#", line)
+        alike.append(shapes.setdefault(shape[:160], len(shapes)))
+    return alike
+
+
+def _priors(text: str, records: Sequence[tuple[int, int]], alike: Sequence[int]) -> list[float]:
+    """What can be said of a record without the goal: whether it tells of trouble, is unlike others, or is at an end."""
+    trouble = [_seriousness(text[start:end]) for start, end in records]
+    share = sum(value >= _TROUBLE for value in trouble) / len(records)
+    # Where every fifth record tells of trouble, or has the word in a path, trouble tells little.
+    scale = min(1.0, 0.2 / share) if share else 1.0
+    sizes = Counter(alike)
+    has_routine = len(sizes) < 0.5 * len(records)
+    priors = [
+        scale * value + (0.15 if has_routine and sizes[shape] == 1 else 0.0)
+        for value, shape in zip(trouble, alike, strict=True)
+    ]
+    for edge in {0, len(records) - 2, len(records) - 1}:
+        priors[edge] += 0.1
+    return priors
+
+
 def _seriousness(record: str) -> float:
-    if _SERIOUS.search(record) and not _NO_TROUBLE.search(record):
-        return 0.5
-    return 0.15 if _WARNING.search(record) else 0.0
+    lowered = record.lower()
+    if any(part in lowered for part in _SERIOUS_PARTS) and _SERIOUS.search(record) and not _NO_TROUBLE.search(record):
+        return _TROUBLE
+    return 0.15 if ("warn" in lowered or "deprecated" in lowered) and _WARNING.search(record) else 0.0

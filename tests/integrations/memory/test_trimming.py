@@ -1,0 +1,264 @@
+"""Histories within a budget: what stays, what goes, and that bytes once sent stay as they were."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cprs_core import Compressor, InputError, KeywordScorer
+from cprs_integrations.langchain.history import read_messages
+from cprs_integrations.messages import EXPAND_TOOL, Message, ToolCall, repair_pairs, split_turns
+from cprs_integrations.store import OriginalStore
+from cprs_integrations.trimming import HistoryTrimmer, ToolRule
+
+from .histories import random_history
+from .outputs import service_log
+
+COMPRESSOR = Compressor(KeywordScorer())
+LONG = "\n".join(f"2031-01-01 10:00:00 INFO beat {n}" for n in range(300))
+LOG = f"{LONG}\n2031-01-01 10:05:00 ERROR the lease was lost"
+RNGS = st.randoms(use_true_random=False)
+
+
+def trimmer(**options) -> HistoryTrimmer:
+    return HistoryTrimmer(COMPRESSOR, **options)
+
+
+def exchange(n: int, about: str = "rain", result: str | None = None) -> list[Message]:
+    """A request about something, a tool call, its result, and an answer."""
+    return [
+        Message("user", (f"Tell me about {about} number {n}.",)),
+        Message("assistant", (), (ToolCall(f"c{n}", "look", json.dumps({"at": about})),)),
+        Message("tool", (result or f"It is {about} number {n}, " + "as always " * 20,), answers=(f"c{n}",)),
+        Message("assistant", (f"It was {about} number {n}.",)),
+    ]
+
+
+def conversation(turns: int, **special: str) -> list[Message]:
+    history = [Message("system", ("You look things up.",))]
+    for n in range(turns):
+        history += exchange(n, special.get(f"at_{n}", "rain"))
+    return history
+
+
+def wire(messages) -> list[str]:
+    """One text per message with everything in it that a provider sees."""
+    return [repr((m.role, m.texts, m.calls, m.answers, m.other_tokens)) for m in messages]
+
+
+def test_without_a_budget_only_tool_results_are_shortened():
+    history = [*exchange(0, result=LOG), Message("user", ("Was the lease lost?",))]
+    trimmed = trimmer(tool_tokens=200).follow(history)
+    assert [m.texts for i, m in enumerate(trimmed.messages) if i != 2] == [
+        m.texts for i, m in enumerate(history) if i != 2
+    ]
+    assert trimmed.usage.shortened == 1
+    assert trimmer().count_text(trimmed.messages[2].text) <= 200
+
+
+def test_a_result_is_shortened_under_the_request_that_caused_it():
+    history = [Message("user", ("Was the lease lost?",)), *exchange(0, result=LOG)[1:]]
+    later = [*history, Message("user", ("What is beat 123?",))]
+    first = trimmer(tool_tokens=100).follow(history).messages[2]
+    assert "ERROR the lease was lost" in first.text
+    assert trimmer(tool_tokens=100).follow(later).messages[2].texts == first.texts
+
+
+def test_the_note_names_a_key_under_which_the_original_is_found():
+    trims = trimmer(tool_tokens=100)
+    text = trims.follow(exchange(0, result=LOG)).messages[2].text
+    key = text.split("key ")[1].split(" ")[0]
+    assert trims.store.get(key) == LOG
+
+
+def test_what_expand_returns_is_never_shortened():
+    history = [
+        Message("user", ("Show me all.",)),
+        Message("assistant", (), (ToolCall("c", EXPAND_TOOL, "{}"),)),
+        Message("tool", (LOG,), answers=("c",)),
+    ]
+    assert trimmer(tool_tokens=64).follow(history).messages[2].text == LOG
+
+
+def test_rules_are_per_tool():
+    rules = {"look": None, "read": ToolRule(max_tokens=64)}
+    assert trimmer(tool_rules=rules).shorten_result(LOG, "lease?", ToolCall("", "look")) == LOG
+    short = trimmer(tool_rules=rules).shorten_result(LOG, "lease?", ToolCall("", "read"))
+    assert trimmer().count_text(short) <= 64
+
+
+def test_turns_that_have_to_do_with_the_request_outlive_others():
+    history = [*conversation(30, at_7="lease"), Message("user", ("What about the lease?",))]
+    trims = trimmer(max_tokens=500)
+    trimmed = trims.trim(history)
+    assert trims.count(trimmed.messages) <= 500
+    assert any("It was lease number 7." in message.text for message in trimmed.messages)
+    assert not trimmed.usage.over_budget
+
+
+def test_a_kept_answer_keeps_the_request_before_it():
+    history = [*conversation(30, at_7="lease"), Message("user", ("What about the lease?",))]
+    kept = trimmer(max_tokens=500).trim(history).messages
+    texts = [message.text for message in kept]
+    if "It was lease number 7." in texts:
+        assert "Tell me about lease number 7." in texts
+    for turn in split_turns(kept):
+        assert turn.head is not None or kept[turn.indices[0]].role == "user"
+
+
+def test_system_messages_pinned_messages_and_the_last_turns_stay_whole():
+    history = conversation(30)
+    history[10] = replace(history[10], is_pinned=True)
+    kept = trimmer(max_tokens=400, keep_last=3).trim(history).messages
+    assert {m.index for m in kept} >= {0, 10, len(history) - 1, len(history) - 2, len(history) - 3}
+    assert all(m.texts == history[m.index].texts for m in kept if m.index is not None)
+
+
+def test_what_is_left_out_is_said_and_can_be_read_back():
+    trims = trimmer(max_tokens=400)
+    history = conversation(30)
+    kept = trims.trim(history).messages
+    notice = next(message for message in kept if message.is_notice)
+    original = trims.store.get(notice.text.split("key ")[1].split(" ")[0])
+    left_out = [m for i, m in enumerate(history) if i not in {k.index for k in kept}]
+    assert all(text in original for message in left_out for text in message.texts)
+    assert f"{len(left_out)} messages" in notice.text
+
+
+def test_an_old_text_that_matters_but_is_too_long_is_shortened_instead_of_lost():
+    report = "\n".join(f"Item {n} of the report is about the weather." for n in range(400))
+    history = [
+        Message("user", (f"Keep this report.\n{report}\nThe lease of Ada ends in May.\n{report}",)),
+        *conversation(8)[1:],
+        Message("user", ("When does the lease of Ada end?",)),
+    ]
+    trims = trimmer(max_tokens=1_500)
+    trimmed = trims.trim(history)
+    assert trimmed.usage.output_tokens <= 1_500
+    assert any("The lease of Ada ends in May." in message.text for message in trimmed.messages)
+    assert trimmed.messages[-1].text == "When does the lease of Ada end?"
+
+
+def test_more_than_the_budget_that_must_stay_is_reported_and_not_raised(caplog):
+    history = [replace(message, is_pinned=True) for message in conversation(20)]
+    trimmed = trimmer(max_tokens=100).trim(history)
+    assert trimmed.usage.over_budget
+    assert wire(trimmed.messages) == wire(history)
+    assert "the budget is 100" in caplog.text
+
+
+def test_a_history_without_a_user_message_is_trimmed_too():
+    history = [message for message in conversation(20) if message.role != "user"]
+    trimmed = trimmer(max_tokens=400).trim(history)
+    assert trimmed.usage.output_tokens <= 400
+    assert trimmed.messages[0].role == "system"
+
+
+def test_an_empty_history_stays_empty():
+    assert trimmer(max_tokens=10).trim([]).messages == []
+    assert trimmer(max_tokens=10).follow([]).messages == []
+
+
+@pytest.mark.parametrize("how", ["trim", "follow"])
+@given(rng=RNGS, budget=st.integers(60, 3_000), keep_last=st.integers(0, 5))
+@settings(max_examples=25, deadline=None)
+def test_any_history_is_paired_within_budget_and_stable(how, rng, budget, keep_last):
+    history = read_messages(random_history(rng))
+    trims = trimmer(max_tokens=budget, tool_tokens=200, keep_last=keep_last)
+    trimmed = getattr(trims, how)(history)
+    assert not repair_pairs(trimmed.messages).is_needed
+    assert trims.count(trimmed.messages) == trimmed.usage.output_tokens
+    assert trimmed.usage.over_budget == (trimmed.usage.output_tokens > budget)
+    kept = [message.index for message in trimmed.messages if message.index is not None and message.role != "tool"]
+    assert kept == sorted(kept)
+    again = getattr(trims, how)([replace(message, original_tokens=None) for message in trimmed.messages])
+    assert wire(again.messages) == wire(trimmed.messages)
+
+
+@given(rng=RNGS)
+@settings(max_examples=15, deadline=None)
+def test_everything_but_text_stays_as_it_was(rng):
+    history = read_messages(random_history(rng))
+    for message in trimmer(max_tokens=800, tool_tokens=100).trim(history).messages:
+        if message.index is not None:
+            assert replace(message, texts=(), tool="", original_tokens=None) == replace(
+                history[message.index], texts=(), tool="", index=message.index
+            )
+
+
+def run_of(turns: int) -> list[list[Message]]:
+    """The histories that a model sees in a run of so many tool calls, the last request every ten."""
+    rng = Random(5)
+    history = [Message("system", ("You find out why things fail.",))]
+    requests = []
+    for n in range(turns):
+        output = service_log(rng, 30)
+        if n % 10 == 0:
+            history.append(Message("user", (output.request,)))
+        requests.append(list(history))
+        history.append(Message("assistant", (), (ToolCall(f"c{n}", "logs", json.dumps({"n": n})),)))
+        history.append(Message("tool", (output.text,), answers=(f"c{n}",)))
+    return [*requests, history]
+
+
+def test_every_request_of_a_run_extends_the_one_before_except_at_compactions():
+    trims = trimmer(max_tokens=4_000, tool_tokens=200)
+    before: list[str] = []
+    compactions = 0
+    broken = []
+    for number, history in enumerate(run_of(60)):
+        trimmed = trims.follow(history)
+        now = wire(trimmed.messages)
+        if trimmed.usage.compactions == compactions:
+            assert now[: len(before)] == before
+        else:
+            broken.append(number)
+        before, compactions = now, trimmed.usage.compactions
+        assert trimmed.usage.output_tokens <= 4_000
+    assert 1 <= len(broken) <= 8
+    assert compactions == len(broken)
+
+
+def test_another_process_sends_the_same_bytes(tmp_path):
+    history = run_of(30)[-1]
+    here = trimmer(max_tokens=3_000, tool_tokens=200, store=OriginalStore(tmp_path / "store.db"))
+    fresh = HistoryTrimmer(Compressor(KeywordScorer()), max_tokens=3_000, tool_tokens=200)
+    shared = HistoryTrimmer(
+        Compressor(KeywordScorer("beat")), max_tokens=3_000, tool_tokens=200, store=OriginalStore(tmp_path / "store.db")
+    )
+    first = wire(here.follow(history).messages)
+    assert wire(fresh.follow(history).messages) == first
+    # Even a critic that would choose otherwise repeats what was written.
+    assert wire(shared.follow(history).messages) == first
+
+
+def test_a_store_that_fails_does_not_stop_memory(tmp_path, caplog):
+    path = tmp_path / "store.db"
+    path.write_bytes(b"this is no database, " * 100)
+    trims = trimmer(tool_tokens=100, store=OriginalStore(path))
+    trimmed = trims.follow(exchange(0, result=LOG))
+    assert "call expand" not in trimmed.messages[2].text
+    assert trimmed.usage.store_failures > 0
+    assert "memory goes on without it" in caplog.text
+
+
+def test_options_out_of_range_say_what_fits():
+    with pytest.raises(InputError, match="max_tokens is 0"):
+        trimmer(max_tokens=0)
+    with pytest.raises(InputError, match="keep_last is -1"):
+        trimmer(keep_last=-1)
+    with pytest.raises(InputError, match="at least 64"):
+        trimmer(tool_tokens=10)
+    with pytest.raises(InputError, match="kind is 'poem'"):
+        ToolRule(kind="poem")
+
+
+def test_a_counter_of_the_caller_is_the_one_that_counts():
+    trims = HistoryTrimmer(COMPRESSOR, max_tokens=2_000, count_tokens=len)
+    trimmed = trims.trim(conversation(30))
+    assert sum(len(message.text) for message in trimmed.messages) <= 2_000
