@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cprs_core.critics.token_critic import TokenCritic
-from cprs_core.scorer import OUTSIDE
+from cprs_core.scorer import LABELS, OUTSIDE
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class LossWeights:
     tag: float = 0.3
     sentence: float = 0.5
     competition: float = 0.5
+    borders: float = 0.2
     teacher: float = 0.12
     outside: float = 0.5
 
@@ -48,6 +49,8 @@ class TrainingCritic(nn.Module):
         counted = self._counted(flat)
         losses = {"position": F.cross_entropy(logits[counted], flat[counted])}
         losses["tag"] = self._tag_loss(hidden.view(w, length, -1), batch["tag_words"], labels, counted.view(w, length))
+        if bool((~batch["competing"]).any()):
+            losses["borders"] = self._border_loss(logits, flat, batch)
         if len(batch["sentence_windows"]):
             losses |= self._sentence_losses(logits, batch, embeddings)
         total = torch.zeros((), device=ids.device)
@@ -67,6 +70,19 @@ class TrainingCritic(nn.Module):
         logits = self.critic.tag_logits(hidden, rows.to(hidden.dtype)).float()  # (w, length, words)
         target = (labels != OUTSIDE).long()  # word 0 is "outside", word 1 the tag
         return F.cross_entropy(logits[counted], target[counted])
+
+    def _border_loss(self, logits: Tensor, labels: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Where spans are shorter than sentences, first tokens compete over the whole group, and so do last ones."""
+        length = batch["ids"].shape[1]
+        inside = ((labels >= 0) & (~batch["competing"]).repeat_interleave(length)).nonzero().squeeze(1)
+        logits, labels = logits[inside], labels[inside]
+        groups = batch["groups"].long().repeat_interleave(length)[inside]
+        everywhere = torch.ones_like(labels, dtype=torch.bool)
+        losses = [
+            competition(logits[:, label] - logits[:, OUTSIDE], labels == label, groups, everywhere)
+            for label in (LABELS.index("B"), LABELS.index("E"))
+        ]
+        return torch.stack(losses).mean()
 
     def _sentence_losses(
         self, logits: Tensor, batch: dict[str, Tensor], embeddings: Tensor | None

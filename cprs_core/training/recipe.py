@@ -45,8 +45,8 @@ TRAINING_SPLITS = (
 )
 
 MIXTURE = [
-    Source("squad/train", "fact", 0.30),
-    Source("squad/train", "answer", 0.09),
+    Source("squad/train", "fact", 0.26),
+    Source("squad/train", "answer", 0.12),
     Source("squad/train", "document", 0.03),
     Source("qed/train", "fact", 0.07),
     Source("qed/train", "answer", 0.02),
@@ -54,20 +54,20 @@ MIXTURE = [
     Source("evidence_inference/train", "fact", 0.02),
     Source("cuad/train", "clause", 0.05),
     Source("qmsum/train", "passage", 0.04),
-    Source("sgd/train", "turn", 0.03),
+    Source("sgd/train", "turn", 0.02),
     Source("crossner/train", "entity", 0.015),
     Source("wnut17/train", "entity", 0.025),
-    Source("cmrc2018/train", "fact", 0.045),
+    Source("cmrc2018/train", "fact", 0.04),
     Source("cmrc2018/train", "answer", 0.01),
     Source("cmrc2018/trial", "fact", 0.005),
     Source("drcd/dev", "fact", 0.02),
     Source("jaquad/train", "fact", 0.03),
     Source("jaquad/train", "answer", 0.005),
-    Source("cipher", "fact", 0.03),
-    Source("sentences", "claim", 0.05),
+    Source("cipher", "fact", 0.06),
+    Source("sentences", "claim", 0.07),
     Source("sentences", "fact", 0.03),
     Source("synthetic", "needle", 0.04),
-    Source("synthetic", "profile", 0.02),
+    Source("synthetic", "profile", 0.025),
     Source("synthetic", "chain", 0.01),
     Source("synthetic", "error", 0.01),
     Source("synthetic", "code", 0.01),
@@ -77,7 +77,7 @@ MIXTURE = [
 TEACHER_SETS = frozenset({"squad/train", "qed/train", "covid_qa/train", "sgd/train"})
 
 # Long documents of which a part is enough.
-_MOST_DOCUMENTS = {"evidence_inference": 350, "sgd": 1600}
+_MOST_DOCUMENTS = {"evidence_inference": 250, "sgd": 1000}
 
 
 def read_sets(data: Path) -> list[EvidenceSet]:
@@ -93,7 +93,7 @@ def read_sets(data: Path) -> list[EvidenceSet]:
         sets.append(one)
     squad = sets[0]
     sets.append(make_synthetic(18_000, squad.texts, seed=11))
-    sets.append(cipher_records(squad, 3_000, seed=12))
+    sets.append(cipher_records(squad, 7_000, seed=12))
     return sets
 
 

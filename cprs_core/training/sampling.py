@@ -17,6 +17,7 @@ from cprs_core.training.views import VIEWS, View
 
 B, I, O, E = range(len(LABELS))  # noqa: E741
 IGNORED = -1  # label of prefix tokens
+HELD_OUT = 50  # one query in so many is kept for thresholds and held-out metrics
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,9 @@ class WindowSampler:
         seed: int,
         augmentation: Augmentation | None = None,
         teacher_sets: frozenset[str] = frozenset(),
+        held_out: bool = False,
     ) -> None:
+        """``held_out`` draws only from the queries that training never sees: one in `HELD_OUT`."""
         self._corpus = corpus
         self._vocabulary = vocabulary
         self._rng = np.random.default_rng(seed)
@@ -104,6 +107,7 @@ class WindowSampler:
         weights = np.array([source.weight for source in mixture])
         self._weights = weights / weights.sum()
         self._tags = np.array(corpus.tags)
+        self._held_out = held_out
         self._queries_of = {source: self._matching(source) for source in mixture}
         self._documents_of = {name: np.flatnonzero(corpus.document_sets == i) for i, name in enumerate(corpus.names)}
         self._teacher = np.array([name in teacher_sets for name in corpus.names])
@@ -113,6 +117,11 @@ class WindowSampler:
         self._by_group = by_group
         lengths = np.diff(corpus.sentence_starts)
         self._sentence_of = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+
+    @property
+    def has_queries(self) -> bool:
+        """Whether any source of the mixture has records to draw from."""
+        return any(len(queries) for queries in self._queries_of.values())
 
     @property
     def queries(self) -> int:
@@ -163,6 +172,8 @@ class WindowSampler:
         if source.set_name not in corpus.names:
             return np.empty(0, dtype=np.int64)
         rows = np.flatnonzero(corpus.query_sets == corpus.names.index(source.set_name))
+        if len(rows) >= 2 * HELD_OUT:
+            rows = rows[(rows % HELD_OUT == 0) == self._held_out]
         view = VIEWS[source.view]
         if source.set_name != "synthetic":
             return rows
@@ -218,7 +229,11 @@ class WindowSampler:
         return self._harder(_Task(VIEWS[source.view], source, tokens, document, spans, empty, teacher), None)
 
     def _some_words(self, tokens: NDArray[np.int32], keep: float) -> NDArray[np.int32]:
-        """Whole words of ``tokens``, each with chance ``keep``."""
+        """Whole words of ``tokens``: one run of them, or each with chance ``keep``."""
+        if self._rng.random() < 0.4:
+            span = max(6, int(keep * len(tokens)))
+            begin = int(self._rng.integers(0, max(1, len(tokens) - span + 1)))
+            return tokens[begin : begin + span]
         words = np.cumsum(~self._vocabulary.continues[tokens])
         kept = self._rng.random(int(words.max()) + 1) < keep
         some = tokens[kept[words]]

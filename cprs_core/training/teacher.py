@@ -15,31 +15,39 @@ from cprs_core.critics.encoder import Encoder
 
 @torch.inference_mode()
 def embed(
-    encoder: Encoder, texts: Sequence[NDArray], cls: int, sep: int, device: torch.device, batch_tokens: int = 262_144
+    encoder: Encoder,
+    tokens: NDArray,
+    starts: NDArray[np.int64],
+    cls: int,
+    sep: int,
+    device: torch.device,
+    batch_tokens: int = 262_144,
 ) -> Tensor:
     """Mean-pooled unit embeddings of token sequences, as all-MiniLM-L6-v2 makes them.
 
+    Args:
+        tokens: all sequences end to end; starts (int64, (n + 1,)): where each begins, and the end.
+
     Returns:
-        float16, (texts, hidden), on ``device``.
+        float16, (n, hidden), on ``device``.
     """
     longest = encoder.config.max_positions - 2
-    lengths = np.array([min(len(text), longest) + 2 for text in texts])
-    result = torch.zeros((len(texts), encoder.config.hidden_size), dtype=torch.float16, device=device)
+    lengths = np.minimum(np.diff(starts), longest)
+    result = torch.zeros((len(lengths), encoder.config.hidden_size), dtype=torch.float16, device=device)
     order = np.argsort(lengths, kind="stable")
+    ascending = lengths[order]
     at = 0
     while at < len(order):
-        length = int(lengths[order[at]])
-        same = int(np.searchsorted(lengths[order], length, side="right"))
-        rows = order[at : min(same, at + max(1, batch_tokens // length))]
-        ids = np.full((len(rows), length), sep, dtype=np.int64)
+        length = int(ascending[at])
+        same = int(np.searchsorted(ascending, length, side="right"))
+        rows = order[at : min(same, at + max(1, batch_tokens // (length + 2)))]
+        ids = np.full((len(rows), length + 2), sep, dtype=np.int64)
         ids[:, 0] = cls
-        for i, row in enumerate(rows.tolist()):
-            ids[i, 1:-1] = texts[row][:longest]
+        ids[:, 1:-1] = tokens[starts[rows][:, None] + np.arange(length)]
         flat = torch.from_numpy(ids.ravel()).to(device)
-        positions = torch.arange(length, device=device).repeat(len(rows))
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            hidden = encoder(flat, positions, torch.zeros_like(flat), [(len(rows), length)])
-        pooled = hidden.float().view(len(rows), length, -1).mean(dim=1)
+        positions = torch.arange(length + 2, device=device).repeat(len(rows))
+        hidden = encoder(flat, positions, torch.zeros_like(flat), [(len(rows), length + 2)])
+        pooled = hidden.float().view(len(rows), length + 2, -1).mean(dim=1)
         result[torch.from_numpy(rows).to(device)] = F.normalize(pooled, dim=-1).half()
         at += len(rows)
     return result

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from cprs_core.critics.checkpoint import load_critic, save_critic
 from cprs_core.critics.token_critic import TokenCritic
 from cprs_core.critics.wordpiece import WordPieceTokenizer
+from cprs_core.training.calibration import calibrate
 from cprs_core.training.corpus import Corpus
 from cprs_core.training.losses import LossWeights, TrainingCritic
 from cprs_core.training.sampling import Augmentation, Batch, Source, Vocabulary, WindowSampler
@@ -37,6 +38,7 @@ class TrainingConfig:
         batch_tokens: tokens per step and process.
         lengths: window lengths and the share of steps that use each.
         windows_per_query: windows that compete for one query.
+        held_out: queries per granularity that thresholds are found with.
         average: decay of the moving average of weights that is saved in the end.
     """
 
@@ -55,6 +57,7 @@ class TrainingConfig:
     compile_layers: bool = False
     save_minutes: float = 10.0
     log_steps: int = 50
+    held_out: int = 256
     losses: LossWeights = field(default_factory=LossWeights)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -131,9 +134,14 @@ def train(
             state.save(step)
             saved = time.monotonic()
     if accelerator.is_main_process:
-        final = replace(critic_config, name=config.name)
+        found = calibrate(
+            average.eval(), corpus, vocabulary, mixture, device=accelerator.device, groups=config.held_out
+        )
+        thresholds = {name: round(one.threshold, 4) for name, one in found.items()}
+        final = replace(critic_config, name=config.name, thresholds=thresholds)
         save_critic(out, average, final, (base / "tokenizer.json").read_text(encoding="utf-8"))
         summary = {"steps": step, "seconds": time.monotonic() - began, "losses": sums, "settings": asdict(config)}
+        summary["held_out"] = {name: asdict(one) for name, one in found.items()}
         (out / "training.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     accelerator.wait_for_everyone()
     return out
@@ -231,11 +239,11 @@ def _prepare_vocabulary(
             teacher = teacher.bfloat16()
         cls, sep = tokenizer.prefix_ids
         rows = [row for row in np.flatnonzero(content & (frequent > 5)).tolist() if words[row].isascii()]
-        singles = embed(teacher, [np.array([row]) for row in rows], cls, sep, device)
+        singles = embed(teacher, np.array(rows), np.arange(len(rows) + 1), cls, sep, device)
         table = neighbours(singles, [words[row] for row in rows], rows, len(words))
-        queries = np.split(corpus.query_tokens, corpus.query_starts[1:-1])
-        sentences = np.split(corpus.tokens, corpus.sentence_starts[1:-1])
-        embeddings = embed(teacher, [*queries, *sentences], cls, sep, device)
+        of_queries = embed(teacher, corpus.query_tokens, corpus.query_starts, cls, sep, device)
+        embeddings = torch.cat([of_queries, embed(teacher, corpus.tokens, corpus.sentence_starts, cls, sep, device)])
+        _log.info("the teacher has read %d queries and sentences", len(embeddings))
     return (
         Vocabulary(
             cls=tokenizer.prefix_ids[0],

@@ -57,6 +57,7 @@ VIEWS: dict[str, View] = {
             "paragraphs",
             "Retrieve chunks or paragraphs from the document that are related to the user's query.",
             "Keep the paragraphs about the question.",
+            PRESETS["documents"].text,
         ),
         ("passage", "paragraph", "chunk"),
     ),

@@ -1,0 +1,138 @@
+"""Default thresholds from held-out windows: how high must a score be so that windows without evidence stay empty."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cprs_core.critics.token_critic import TokenCritic
+from cprs_core.scorer import LABELS, OUTSIDE
+from cprs_core.selection import decode_spans
+from cprs_core.training.corpus import Corpus
+from cprs_core.training.sampling import Augmentation, Batch, Source, Vocabulary, WindowSampler
+
+_log = logging.getLogger(__name__)
+
+# Which views speak for which granularity.
+_VIEWS: Mapping[str, tuple[str, ...]] = {
+    "keyword": ("answer",),
+    "sentence": ("fact", "claim"),
+    "line": ("turn", "error", "code", "needle"),
+    "paragraph": ("document", "passage"),
+    "document": ("document",),
+}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A granularity's default threshold, and what it does on held-out windows."""
+
+    threshold: float
+    empty_kept_empty: float  # share of windows without evidence on which nothing is kept
+    evidence_kept: float  # share of evidence kept on windows that hold it
+
+
+def calibrate(
+    critic: TokenCritic,
+    corpus: Corpus,
+    vocabulary: Vocabulary,
+    mixture: list[Source],
+    *,
+    device: torch.device,
+    groups: int = 256,
+    batch_groups: int = 32,
+    empty: float = 0.975,
+    seed: int = 99,
+) -> dict[str, Calibration]:
+    """Thresholds per granularity.
+
+    Args:
+        groups: queries per granularity, each with one window that holds the evidence and two that do not.
+        empty: share of windows without evidence that must stay empty; the threshold is the least that reaches it.
+    """
+    results: dict[str, Calibration] = {}
+    for granularity, views in _VIEWS.items():
+        sources = [
+            source for source in mixture if source.view in views and source.set_name not in ("sentences", "cipher")
+        ]
+        if not sources:
+            continue
+        plain = Augmentation(no_evidence=0.1, wrong_entity=0.0, synonyms=0.0, dropped_words=0.0)
+        sampler = WindowSampler(corpus, vocabulary, sources, seed, plain, held_out=True)
+        if not sampler.has_queries:
+            continue
+        best: list[float] = []
+        right: list[float] = []
+        for _ in range(max(1, groups // batch_groups)):
+            batch = sampler.batch(critic.encoder.config.max_positions, batch_groups, 3)
+            scores = _score(critic, batch, device)
+            top, found = _spans(scores, batch) if granularity == "keyword" else _sentences(scores, batch)
+            best += top
+            right += found
+        threshold = float(np.clip(np.quantile(best, empty), 0.01, 0.95)) if best else 0.5
+        results[granularity] = Calibration(
+            threshold, float(np.mean(np.array(best) < threshold)), float(np.mean(np.array(right) >= threshold))
+        )
+        _log.info("%s: %s", granularity, results[granularity])
+    return results
+
+
+@torch.inference_mode()
+def _score(critic: TokenCritic, batch: Batch, device: torch.device) -> NDArray[np.float32]:
+    """float32 (w, l, 4): label scores under the first tag word of each window."""
+    w, length = batch.ids.shape
+    ids = torch.from_numpy(batch.ids).long().to(device).flatten()
+    parts = torch.from_numpy(batch.parts).long().to(device).flatten()
+    positions = torch.arange(length, device=device).repeat(w)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        hidden = critic.encoder(ids, positions, parts, [(w, length)])
+    hidden = hidden.float().view(w, length, -1)
+    rows = critic.encoder.words.weight[torch.from_numpy(batch.tag_words[:, :2]).long().to(device)]
+    scores = torch.stack([critic(hidden[i], rows[i]) for i in range(w)])
+    return scores.cpu().numpy()
+
+
+def _sentences(scores: NDArray[np.float32], batch: Batch) -> tuple[list[float], list[float]]:
+    """Best sentence score of windows without evidence, and the score of every sentence that is evidence."""
+    keep = (1.0 - scores[:, :, OUTSIDE]).ravel()
+    numbers = batch.sentences.ravel()
+    inside = numbers >= 0
+    count = len(batch.sentence_windows)
+    sums = np.bincount(numbers[inside], weights=keep[inside], minlength=count)
+    means = sums / np.maximum(np.bincount(numbers[inside], minlength=count), 1)
+    top = np.zeros(len(batch.ids))
+    np.maximum.at(top, batch.sentence_windows, means)
+    holds = np.zeros(len(batch.ids), dtype=bool)
+    holds[batch.sentence_windows[batch.sentence_kept]] = True
+    return top[~holds].tolist(), means[batch.sentence_kept].tolist()
+
+
+def _spans(scores: NDArray[np.float32], batch: Batch) -> tuple[list[float], list[float]]:
+    """The same for spans: best decoded span where there is no evidence; for each right span the best that meets it."""
+    w, length = batch.ids.shape
+    flat = scores.reshape(w * length, len(LABELS)).copy()
+    outside = np.zeros(len(LABELS), dtype=np.float32)
+    outside[OUTSIDE] = 1.0
+    flat[batch.labels.ravel() < 0] = outside
+    windows = np.stack([np.arange(w) * length, np.arange(1, w + 1) * length], axis=1)
+    first, last = decode_spans(flat, windows)
+    sums = np.concatenate([[0.0], np.cumsum(1.0 - flat[:, OUTSIDE], dtype=np.float64)])
+    means = (sums[last + 1] - sums[first]) / (last + 1 - first)
+    top = np.zeros(w)
+    np.maximum.at(top, first // length, means)
+    labels = batch.labels
+    holds = (labels == LABELS.index("B")).any(axis=1)
+    found = []
+    flat_labels = labels.ravel()
+    for begin in np.flatnonzero(flat_labels == LABELS.index("B")).tolist():
+        end = begin + 1
+        while end < len(flat_labels) and flat_labels[end] in (LABELS.index("I"), LABELS.index("E")):
+            end += 1
+        meets = (first < end) & (last >= begin)
+        found.append(float(means[meets].max()) if meets.any() else 0.0)
+    return top[~holds].tolist(), found
