@@ -134,13 +134,13 @@ class _Embedder:
     BATCH_TOKENS = 65_536
 
     def __init__(self, folder: Path, device: str) -> None:
+        if not (folder / "tokenizer.json").is_file():
+            raise CheckpointError(f"weights not found: {folder} holds no tokenizer.json of all-MiniLM-L6-v2")
         from tokenizers import Tokenizer
         from transformers import AutoModel
 
         from cprs_core.critics.runtime import resolve_device
 
-        if not (folder / "tokenizer.json").is_file():
-            raise CheckpointError(f"weights not found: {folder} holds no tokenizer.json of all-MiniLM-L6-v2")
         self._device = resolve_device(device)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(self.MAX_TOKENS)

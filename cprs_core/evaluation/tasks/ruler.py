@@ -71,8 +71,16 @@ def noise_hay(rng: np.random.Generator, lines: int) -> list[str]:
     return [NOISE] * lines
 
 
-def make_needles(name: str, tokenizer: Tokenizer, tokens: int, seed: int, essay: MakeHay = own_essay) -> Sample:
-    """One sample of one of `NEEDLE_TASKS`."""
+def make_needles(
+    name: str,
+    tokenizer: Tokenizer,
+    tokens: int,
+    seed: int,
+    essay: MakeHay = own_essay,
+    *,
+    depth: float | None = None,
+) -> Sample:
+    """One sample of one of `NEEDLE_TASKS`; with ``depth`` (0..1) all its needles stand there."""
     task = NEEDLE_TASKS[name]
     rng = np.random.default_rng(seed)
     keys = _fresh_keys(rng, task.key, max(task.keys, task.queries))
@@ -87,9 +95,11 @@ def make_needles(name: str, tokenizer: Tokenizer, tokens: int, seed: int, essay:
     make = {"noise": noise_hay, "essay": essay, "needle": distractors}[task.hay]
     reserve = len(tokenizer.encode("\n".join(lines)))
     hay = hay_to_length(rng, tokenizer, tokens, make, reserve=reserve)
-    if task.hay == "essay":
+    if depth is not None:
+        positions = [round(depth * len(hay))] * len(lines)
+    elif task.hay == "essay":
         depths = rng.choice(DEPTHS, size=len(lines), replace=False) / (DEPTHS - 1)
-        positions = [round(float(depth) * len(hay)) for depth in depths]
+        positions = [round(float(point) * len(hay)) for point in depths]
     else:
         positions = rng.integers(0, len(hay) + 1, size=len(lines)).tolist()
     text, ranges = place_lines(hay, lines, positions, " " if task.hay == "essay" else "\n")
