@@ -46,12 +46,12 @@ class CriticConfig:
     def from_file(cls, path: Path) -> CriticConfig:
         """Raises CheckpointError where the file is missing, damaged or of another kind."""
         try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            data: Any = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise CheckpointError(f"{path} is missing; {path.parent} is not a critic's folder") from None
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot read {path}: {error}; download or save the critic again") from error
-        if data.pop("kind", None) != KIND or data.pop("format", None) != FORMAT_VERSION:
+        if not isinstance(data, dict) or data.pop("kind", None) != KIND or data.pop("format", None) != FORMAT_VERSION:
             raise CheckpointError(
                 f"{path} does not describe a critic of kind {KIND!r}, format {FORMAT_VERSION}; "
                 "it was made by another program or version"

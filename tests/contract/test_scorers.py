@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cprs_core import Compressor, KeywordScorer, Scorer
+from cprs_core.critics import load_scorer
 from tests.contract.scorer import ScorerContract
+from tests.core.tiny import save_tiny_critic
 
 
 class TestKeywordScorer(ScorerContract):
@@ -14,6 +18,12 @@ class TestKeywordScorer(ScorerContract):
     @pytest.fixture
     def scorer(self) -> Scorer:
         return KeywordScorer("lease", "signed")
+
+
+class TestSmallCritic(ScorerContract):
+    @pytest.fixture
+    def scorer(self, tmp_path: Path) -> Scorer:
+        return load_scorer(save_tiny_critic(tmp_path / "tiny"), device="cpu")
 
 
 class TestEmbeddedCritic(ScorerContract):
