@@ -4,7 +4,7 @@
 # Everything is installed into .venv; nothing but Python 3.11 or newer is needed before.
 
 PYTHON ?= python3
-EXTRAS ?= test,langchain,classic,bench
+EXTRAS ?= test,langchain,classic,clients,bench
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 TORCH  := $(shell grep '^torch==' constraints.txt)
