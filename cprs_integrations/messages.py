@@ -75,8 +75,8 @@ class Message:
     @property
     def counted_text(self) -> str:
         """Everything in the message that costs tokens and is text."""
-        asked = [f"{call.name} {call.arguments}" for call in self.calls]
-        return "\n".join([*self.texts, *asked])
+        asked = [f"{call.id} {call.name} {call.arguments}" for call in self.calls]
+        return "\n".join([*self.texts, *asked, *self.answers])
 
     @property
     def digest(self) -> str:

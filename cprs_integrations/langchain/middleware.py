@@ -27,10 +27,15 @@ STATS_KEY = "cprs_stats"
 TRACE_NAME = "cprs_context"
 
 
+def _newest(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
+    """Of two middlewares of one agent the outer one, which saw the whole history, keeps the accounts."""
+    return now
+
+
 class CPRSState(AgentState[Any]):
     """The agent's state with the accounts of this conversation, as `Ledger.to_dict` writes them."""
 
-    cprs_stats: NotRequired[Annotated[dict[str, Any], OmitFromInput]]
+    cprs_stats: NotRequired[Annotated[dict[str, Any], OmitFromInput, _newest]]
 
 
 class CPRSContextMiddleware(AgentMiddleware[CPRSState, Any, Any]):
