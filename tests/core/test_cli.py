@@ -8,13 +8,14 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from cprs_core import Compression, Compressor, KeywordScorer
 from cprs_core.cli import main
-from cprs_core.cli_compress import decode, encode
+from cprs_core.cli_compress import decode, encode, progress
 
 LEASE = "It rained.\n\nAda signed the lease on Monday. Bob left early.\r\n\r\nThe lease ended last year.\n"
 
@@ -306,3 +307,29 @@ def test_result_of_the_command_equals_that_of_the_library(
     spans = json.loads(capsys.readouterr().out)["spans"]
     expected = embedded.compress(LEASE, "Who signed the lease?").spans
     assert [(span["start"], span["end"]) for span in spans] == [(span.start, span.end) for span in expected]
+
+
+class Terminal(io.StringIO):
+    """A standard error that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_shown_on_a_terminal_once_work_has_lasted_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress() as on_progress:
+        assert on_progress is not None
+        on_progress(10, 1_000)
+        assert terminal.getvalue() == ""  # work that ends soon stays silent
+        time.sleep(1.6)
+        on_progress(500, 1_000)
+        assert "reading:  50%" in terminal.getvalue()
+
+
+def test_no_progress_is_shown_away_from_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with progress() as on_progress:
+        assert on_progress is None
