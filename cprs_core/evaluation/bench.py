@@ -23,6 +23,7 @@ from cprs_core.evaluation.pairs import measure_pairs
 from cprs_core.evaluation.passages import measure_clauses, measure_turns
 from cprs_core.evaluation.ranking import first_task, measure_xquad
 from cprs_core.evaluation.spans import measure_answers, measure_entities
+from cprs_core.evaluation.speed import measure_speed
 from cprs_core.evaluation.suite import (
     measure_aggregation,
     measure_code_run,
@@ -32,7 +33,7 @@ from cprs_core.evaluation.suite import (
     measure_ruler_needles,
     measure_variables,
 )
-from cprs_core.evaluation.systems import CriticSystem, FusedSystem, System
+from cprs_core.evaluation.systems import ChunkSystem, CriticSystem, FusedSystem, HeadSystem, System
 from cprs_core.scorer import Scorer, Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -61,10 +62,11 @@ TASKS: dict[str, Task] = {
     "everyday": measure_everyday,
     "aggregation": measure_aggregation,
     "grid": measure_grid,
+    "speed": measure_speed,
 }
 
 SUITE = ("long-needles", "variables", "code-run", "questions", "everyday", "aggregation", "grid")
-QUALITY = tuple(name for name in TASKS if name != "squad" and name not in SUITE)
+QUALITY = tuple(name for name in TASKS if name not in ("squad", "speed", *SUITE))
 QUICK = ("look-alikes", "needles", "pairs")  # these need no data
 
 
@@ -106,9 +108,14 @@ def run_tasks(
         rivals, missing = baseline_systems(minilm, device)
         systems += rivals
     measures: list[Measure] = []
+    chunked: list[System] = [
+        ChunkSystem(f"RAG, {ChunkSystem.TOKENS}-token chunks, {system.name}", system)
+        for system in systems
+        if isinstance(system, BM25System | EmbeddingSystem)
+    ]
     for name, task in tasks:
         began = time.perf_counter()
-        measured = task(systems, options)
+        measured = task([*systems, *chunked, HeadSystem()] if name in SUITE and baselines else systems, options)
         first = {measure.task: measure.metric for measure in reversed(measured)}
         measures += measured
         measures += [replace(row, task=table, metric=metric) for table, metric in first.items() for row in missing]

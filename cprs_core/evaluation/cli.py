@@ -26,6 +26,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "quality": QUALITY,
     "suite": SUITE,
     "quick": QUICK,
+    "speed": ("speed",),
 }
 QUICK_TOKENS, QUICK_QUESTIONS = 4_096, 48
 
@@ -36,6 +37,7 @@ Measures critics beside BM25 and MiniLM embeddings at equal tokens, with 95 % bo
   quality    everything that the embedded critic is meant to reach
   suite      RULER, InfiniteBench and our own long contexts at 131,072 tokens, needles to 1 M
   quick      own generators alone, a few minutes on two cores
+  speed      tokens per second on 100 KB of text, split by stage
   compare    two results files: what changed by more than the noise
 """
 

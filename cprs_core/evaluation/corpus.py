@@ -33,12 +33,14 @@ class Corpus:
         tokenizer: the run's meter: costs and budgets are in its tokens, for every system.
         unit: "sentence", "line", "paragraph" or "document".
         segment: finds segments in one text; None for the unit's own.
+        given: segments that are known already; None to find them.
     """
 
     texts: Sequence[str]
     tokenizer: Tokenizer
     unit: str = "sentence"
     segment: Callable[[str], Segments] | None = None
+    given: Segments | None = field(default=None, repr=False)
     _contexts: dict[int, Context] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -56,6 +58,8 @@ class Corpus:
     @cached_property
     def segments(self) -> Segments:
         """(s, 2): character ranges of the context, ascending, not overlapping."""
+        if self.given is not None:
+            return self.given
         context = self.context
         if self.unit == "document":
             bounds = context.document_bounds
@@ -86,6 +90,25 @@ class Corpus:
         bases = self.context.document_bounds[documents]
         rows = zip(documents.tolist(), (self.segments - bases[:, None]).tolist(), strict=True)
         return [self.texts[document][start:end] for document, (start, end) in rows]
+
+    def chunks(self, tokens: int) -> tuple[Corpus, NDArray[np.int64]]:
+        """The same texts in runs of whole segments of at most ``tokens`` tokens (a longer segment is a run alone).
+
+        Returns:
+            the corpus of chunks, and int64 (s,): the chunk of each segment. No chunk crosses a document's border.
+        """
+        documents = self.context.document_of(self.segments[:, 0]).tolist()
+        chunk_of = np.zeros(len(self.segments), dtype=np.int64)
+        chunk, room, previous = -1, 0, -1
+        for index, (cost, document) in enumerate(zip(self.costs.tolist(), documents, strict=True)):
+            if document != previous or cost > room:
+                chunk, room, previous = chunk + 1, tokens, document
+            room -= cost
+            chunk_of[index] = chunk
+        first = np.flatnonzero(np.diff(chunk_of, prepend=-1))
+        last = np.append(first[1:], len(chunk_of)) - 1
+        given = np.stack([self.segments[first, 0], self.segments[last, 1]], axis=1)
+        return Corpus(self.texts, self.tokenizer, "paragraph", given=given, _contexts=self._contexts), chunk_of
 
     def overlaps(self, start: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Which segments a range touches and with how many characters: int64, (k,), twice."""

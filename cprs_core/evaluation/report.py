@@ -52,7 +52,7 @@ def render_value(measure: Measure | None) -> str:
     if math.isnan(measure.value):
         return measure.note or "-"
     if math.isnan(measure.low):
-        return f"{measure.value:.1f}"
+        return f"{measure.value:.3g}" if abs(measure.value) < 10 else f"{measure.value:,.1f}"
     return f"{measure.value:.1f} [{measure.low:.1f}, {measure.high:.1f}]"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -100,6 +101,25 @@ def sum_of_reciprocal_ranks(rankings: Sequence[NDArray[np.float32]]) -> NDArray[
         ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
         fused += np.float32(1.0) / (RRF_CONSTANT + ranks)
     return fused
+
+
+class ChunkSystem:
+    """Retrieval of chunks, the usual RAG: segments take the score of their chunk of up to 600 tokens."""
+
+    TOKENS = 600  # as in the RAG rows of arXiv 2505.18092
+
+    def __init__(self, name: str, system: System) -> None:
+        self.name = name
+        self._system = system
+
+    def rank(self, requests: Sequence[Request]) -> list[NDArray[np.float32]]:
+        """See `System.rank`."""
+        chunks = {id(corpus): corpus.chunks(self.TOKENS) for corpus, _ in by_corpus(requests)}
+        parts = [chunks[id(request.corpus)] for request in requests]
+        ranked = self._system.rank(
+            [replace(request, corpus=corpus) for request, (corpus, _) in zip(requests, parts, strict=True)]
+        )
+        return [scores[chunk_of] for scores, (_, chunk_of) in zip(ranked, parts, strict=True)]
 
 
 class HeadSystem:

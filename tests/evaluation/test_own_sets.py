@@ -15,6 +15,7 @@ from cprs_core.evaluation.lookalikes import KINDS, make_cases, measure_lookalike
 from cprs_core.evaluation.needles import measure_needles
 from cprs_core.evaluation.options import Options
 from cprs_core.evaluation.pairs import excerpt, insert_sentence, read_pairs
+from cprs_core.evaluation.speed import measure_speed, prose
 from cprs_core.evaluation.systems import CriticSystem, HeadSystem
 from cprs_core.scorer import KeywordScorer, WordTokenizer
 
@@ -93,3 +94,16 @@ def test_no_word_list_is_shared_with_the_training_generators() -> None:
     training = set(re.findall(r"[\w-]+", Path(source.origin).read_text(encoding="utf-8")))
     own = {*words.ADJECTIVES, *words.NOUNS, *words.GIVEN_NAMES, *words.SURNAMES, *words.PLACES, *words.FACILITIES}
     assert own & training == set()
+
+
+def test_speed_splits_the_time_by_stage() -> None:
+    measures = measure_speed([CriticSystem("keyword", KeywordScorer())], Options(tokens=400))
+    values = {m.metric: m.value for m in measures if m.system == "keyword"}
+    stages = sum(values[f"{stage}, s"] for stage in ("tokenize", "segment", "score", "select"))
+    assert 0 < stages <= values["seconds"]
+    assert values["tokens/s"] == pytest.approx(values["tokens"] / values["seconds"])
+
+
+def test_prose_has_the_asked_length_and_repeats_by_seed() -> None:
+    assert len(prose(3_000, 1)) == 3_000
+    assert prose(3_000, 1) == prose(3_000, 1) != prose(3_000, 2)

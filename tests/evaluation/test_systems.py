@@ -9,7 +9,14 @@ from cprs_core.compressor import Compressor
 from cprs_core.errors import CheckpointError
 from cprs_core.evaluation.baselines import BM25System, EmbeddingSystem, light_stem, terms
 from cprs_core.evaluation.corpus import Corpus, Request
-from cprs_core.evaluation.systems import CriticSystem, FusedSystem, HeadSystem, TailSystem, sum_of_reciprocal_ranks
+from cprs_core.evaluation.systems import (
+    ChunkSystem,
+    CriticSystem,
+    FusedSystem,
+    HeadSystem,
+    TailSystem,
+    sum_of_reciprocal_ranks,
+)
 from cprs_core.instructions import PRESETS
 from cprs_core.scorer import KeywordScorer, WordTokenizer
 
@@ -79,3 +86,18 @@ def test_truncation_keeps_one_end() -> None:
     both = FusedSystem("both", [HeadSystem(), HeadSystem()]).rank([request()])[0]
     assert int(both.argmax()) == 0
     assert int(TailSystem().rank([request()])[0].argmax()) == 2
+
+
+def test_chunks_are_runs_of_whole_sentences_inside_one_document() -> None:
+    corpus = Corpus(["One came. Two came. Three came. Four came.", "Five came."], WordTokenizer())
+    chunks, chunk_of = corpus.chunks(7)
+    assert chunks.segment_texts == ["One came. Two came.", "Three came. Four came.", "Five came."]
+    assert chunk_of.tolist() == [0, 0, 1, 1, 2]
+    assert int(chunks.costs.max()) <= 7
+
+
+def test_a_segment_takes_the_score_of_its_chunk() -> None:
+    text = Request(Corpus(["One came. Two came. Three came. Four came."], WordTokenizer()), "", FACTS)
+    system = ChunkSystem("RAG", TailSystem())
+    system.TOKENS = 7
+    assert system.rank([text])[0].tolist() == [0.0, 0.0, 1.0, 1.0]
