@@ -1,6 +1,6 @@
 """Start-up and speed of the command line: python benchmarks/command_line.py
 
-Runs ``cprs compress --stats`` on 100 KB of Python's language reference in fresh processes, and times ``import cprs_core``.
+Runs ``cprs compress --stats`` on 100 KB of the language reference in fresh processes, and times ``import cprs_core``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
 from pydoc_data.topics import topics
 
 QUERY = "What happens to an exception when the finally clause executes a return statement?"
