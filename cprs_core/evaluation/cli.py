@@ -15,6 +15,7 @@ from cprs_core.errors import InputError
 from cprs_core.evaluation.bench import QUALITY, QUICK, SUITE, TASKS, default_tokenizer, run_tasks
 from cprs_core.evaluation.compare import compare_runs, render_changes
 from cprs_core.evaluation.data import data_folder
+from cprs_core.evaluation.html_report import write_page
 from cprs_core.evaluation.metrics import Measure
 from cprs_core.evaluation.options import Options
 from cprs_core.evaluation.report import describe_machine, read_results, render_tables, write_results
@@ -65,6 +66,7 @@ def add_bench_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     parser.add_argument("--out", type=Path, metavar="FILE", help="results as JSON")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="the report as one self-contained page")
     parser.add_argument(
         "--against", type=Path, metavar="FILE", help="earlier results; exit code 1 where a critic fell below them"
     )
@@ -130,6 +132,8 @@ def measure(args: argparse.Namespace, critics: dict[str, Scorer]) -> tuple[list[
         on_measured=save,  # a run that is cut off leaves what it had
     )
     seconds = time.perf_counter() - began
+    if args.html is not None:
+        write_page(args.html, measures, machine, render_summary(measures, list(critics)))
     return measures, _report(measures, list(critics), machine, args.seed, seconds)
 
 
