@@ -18,6 +18,7 @@ from cprs_core.evaluation.data import data_folder
 from cprs_core.evaluation.html_report import write_page
 from cprs_core.evaluation.metrics import Measure
 from cprs_core.evaluation.options import Options
+from cprs_core.evaluation.published import render_published
 from cprs_core.evaluation.report import describe_machine, read_results, render_tables, write_results
 from cprs_core.evaluation.targets import render_summary
 from cprs_core.scorer import Scorer
@@ -134,7 +135,8 @@ def measure(args: argparse.Namespace, critics: dict[str, Scorer]) -> tuple[list[
     seconds = time.perf_counter() - began
     if args.html is not None:
         write_page(args.html, measures, machine, render_summary(measures, list(critics)))
-    return measures, _report(measures, list(critics), machine, args.seed, seconds)
+    report = _report(measures, list(critics), machine, args.seed, seconds)
+    return measures, f"{report}\n\n{render_published()}" if suite == "suite" else report
 
 
 def _report(

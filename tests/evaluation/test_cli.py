@@ -12,6 +12,7 @@ from cprs_core.errors import InputError
 from cprs_core.evaluation import cli
 from cprs_core.evaluation.compare import compare_runs, render_changes
 from cprs_core.evaluation.metrics import Measure
+from cprs_core.evaluation.published import PUBLISHED, render_published
 from cprs_core.evaluation.report import read_results, write_results
 from cprs_core.evaluation.targets import TARGETS, render_summary
 from cprs_core.scorer import KeywordScorer
@@ -127,3 +128,8 @@ def test_ambitions_are_never_below_what_must_be_reached() -> None:
 def test_targets_over_bm25_are_points_above_its_score() -> None:
     rows = [Measure("xquad-others", "right sentence first", "BM25", 70.0, 69.0, 71.0, 100)]
     assert "| 75    | 80" in render_summary(rows, [])
+
+
+def test_published_numbers_name_their_source() -> None:
+    assert all(item.source and item.value for item in PUBLISHED)
+    assert render_published().splitlines()[0].startswith("| published, on other data")
