@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.core.tiny import save_tiny_critic
 
 HEAVY = (
     "torch",
@@ -47,6 +50,17 @@ def test_compressing_with_a_scorer_of_ones_own_does_not_load_torch() -> None:
     loaded = modules_after(code)
     assert "cprs_core" in loaded
     assert loaded.isdisjoint({"torch", "transformers", "accelerate", "langchain_core", "llama_index"})
+
+
+def test_loading_and_running_a_critic_does_not_import_torchs_compiler(tmp_path: Path) -> None:
+    """It would take longer than torch itself."""
+    save_tiny_critic(tmp_path / "tiny")
+    code = (
+        "import sys\nfrom cprs_core import Compressor\n"
+        f"assert Compressor.from_pretrained({str(tmp_path / 'tiny')!r}, device='cpu').score('The lease.', 'q')\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    assert modules_after(code).isdisjoint({"sympy", "transformers", "accelerate", "langchain_core", "llama_index"})
 
 
 def test_every_public_name_can_be_imported() -> None:

@@ -6,7 +6,7 @@ Matrices may be stored as int8 with one float16 scale per row (`shrink`), which 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from cprs_core.critics.encoder import EncoderConfig
 from cprs_core.critics.token_critic import TokenCritic
@@ -121,11 +122,26 @@ def load_critic(folder: Path) -> tuple[TokenCritic, CriticConfig, WordPieceToken
         tensors = restore(load_file(path))
     except Exception as error:  # a missing file, a cut one, a header that is not JSON
         raise CheckpointError(f"cannot read the weights {path}: {error}; reinstall or save the critic again") from error
-    with torch.device("meta"):
+    with torch.device("meta"), _WithoutInit():
         critic = TokenCritic(config.encoder, config.outside_word)
     _check_tensors(path, critic, tensors)
     critic.load_state_dict(tensors, assign=True)
     return critic.eval().requires_grad_(False), config, tokenizer
+
+
+class _WithoutInit(TorchFunctionMode):
+    """Leaves new parameters unfilled.
+
+    Random numbers on the meta device would import torch's compiler, which takes longer than everything else here.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":  # getters of attributes come by here too
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _check_tensors(path: Path, critic: TokenCritic, tensors: Mapping[str, Tensor]) -> None:
