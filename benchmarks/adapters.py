@@ -6,7 +6,8 @@
 Tokens are those of MiniLM's tokenizer, counted in what reaches the chat model, without the rest of the prompt.
 "evidence" is the share of the questions whose evidence sentence was retrieved for which it still reaches the model,
 verbatim. Timings need an idle machine.
-Needs the extras classic, bench and train, and the data folder (`--data` or the variable CPRS_DATA).
+Needs the extras classic, bench and train, langchain-community (which EmbeddingsFilter imports), and the data folder
+(`--data` or the variable CPRS_DATA).
 """
 
 from __future__ import annotations
