@@ -333,3 +333,10 @@ def test_no_progress_is_shown_away_from_a_terminal(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     with progress() as on_progress:
         assert on_progress is None
+
+
+def test_guest_commands_bring_their_own_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cprs("bench", "--help")
+    assert stop.value.code == 0
+    assert "haystack" in capsys.readouterr().out
