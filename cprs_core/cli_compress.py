@@ -14,7 +14,7 @@ from cprs_core.errors import InputError
 
 if TYPE_CHECKING:
     from cprs_core.compressor import Compressor
-    from cprs_core.types import Compression, Document
+    from cprs_core.types import Compression, Document, Span
 
 NOTHING_KEPT = 3
 GRANULARITIES = ("sentence", "keyword", "line", "paragraph", "document", "auto")
@@ -125,8 +125,10 @@ def run_demo(args: argparse.Namespace) -> int:
     write(render(result, documents, "spans"), None)
     if result.notice:
         write(f"{result.notice}\n", None)
+    if result.best:
+        write("".join(["what comes nearest:\n", *_located_spans([result.best], documents)]), None)
     write(f"\n{describe_usage(result)}\n", None)
-    return 0 if result.spans else NOTHING_KEPT
+    return 0
 
 
 def read_documents(names: Sequence[str]) -> list[Document]:
@@ -191,14 +193,14 @@ def render(result: Compression, documents: Sequence[Document], form: str) -> str
     if form == "html":
         return result.to_html()
     if form == "spans":
-        return "".join(_located_spans(result, documents))
+        return "".join(_located_spans(result.spans, documents))
     return f"{result.text}\n" if result.text else ""
 
 
-def _located_spans(result: Compression, documents: Sequence[Document]) -> Iterator[str]:
+def _located_spans(spans: Sequence[Span], documents: Sequence[Document]) -> Iterator[str]:
     """For every span where it stands, and its text indented below."""
     line, counted, of_document = 1, 0, -1
-    for span in result.spans:
+    for span in spans:
         text = documents[span.document_index].text
         if span.document_index != of_document:
             line, counted, of_document = 1, 0, span.document_index

@@ -236,6 +236,15 @@ def test_demo_takes_a_file_and_a_question_of_ones_own(lease_file: Path, capsys: 
     assert f"{lease_file}:3: characters 12-43" in out
 
 
+def test_demo_shows_what_comes_nearest_when_nothing_matches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rain").write_text("It rained.")
+    assert cprs("demo", str(tmp_path / "rain"), "-q", "Who signed?") == 0
+    out = capsys.readouterr().out
+    assert "nothing matches" in out
+    assert "what comes nearest:" in out
+    assert "    It rained.\n" in out
+
+
 def test_info_shows_versions_before_it_loads_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--critic", str(tmp_path / "none")]) == 2
     out, err = capsys.readouterr()
