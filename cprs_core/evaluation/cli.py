@@ -30,7 +30,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "quick": QUICK,
     "speed": ("speed",),
 }
-QUICK_TOKENS, QUICK_QUESTIONS = 4_096, 48
+QUICK_TOKENS, QUICK_QUESTIONS = 4_096, 36
 
 _DESCRIPTION = """\
 Measures critics beside BM25 and MiniLM embeddings at equal tokens, with 95 % bootstrap intervals.

@@ -83,14 +83,16 @@ def measure_haystack(systems: Sequence[System], options: Options) -> list[Measur
     dataset = read_dataset(options.folder, "squad", "dev")
     questions = options.questions or QUESTIONS
     haystack = build_haystack(dataset, options.tokenizer, options.tokens or TOKENS, questions, options.seed)
+    # A document's score is that of its best sentence, so critics have no row by paragraphs.
+    retrievers = [system for system in systems if not isinstance(system, CriticSystem)]
     measures = []
-    for unit in ("sentence", "document"):
-        corpus = haystack.in_unit(unit) if unit != "sentence" else haystack.corpus
+    for unit, ranked in (("sentence", systems), ("document", retrievers)):
+        if not ranked:
+            continue
+        corpus = haystack.corpus if unit == "sentence" else haystack.in_unit(unit)
         facts = haystack.facts(corpus)
         requests = [Request(corpus, query, PRESETS["supporting_facts"]) for query in haystack.queries]
-        for system in systems:
-            if unit == "document" and isinstance(system, CriticSystem):
-                continue  # a document's score is that of its best sentence, which the first table has
+        for system in ranked:
             name = system.name if unit == "sentence" else f"{system.name}, paragraphs"
             measures += recall_at_budgets("haystack", name, system, requests, facts, BUDGETS)
     return measures

@@ -79,8 +79,9 @@ def _excerpts(options: Options, tokens: int) -> list[str]:
 
 def measure_pairs(systems: Sequence[System], options: Options) -> list[Measure]:
     """Right sentence kept at 1 % of 32 K tokens of books."""
-    pairs = read_pairs()[: options.sample(len(read_pairs()))]
     rng = np.random.default_rng(options.seed)
+    order = rng.permutation(len(read_pairs()))[: options.sample(len(read_pairs()))]
+    pairs = [read_pairs()[i] for i in sorted(order.tolist())]
     depths = (rng.permutation(len(pairs)) + 0.5) / len(pairs)
     tokens = options.tokens or TOKENS
     excerpts = _excerpts(options, tokens)

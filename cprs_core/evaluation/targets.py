@@ -50,7 +50,7 @@ TARGETS = (
     Target("SQuAD answer spans, exact match", "squad-spans", "exact match", 60, 70),
     Target("SQuAD answer spans, token F1", "squad-spans", "token F1", 72, 80),
     Target("CrossNER and WNUT-17, span F1", "entities", "mean span F1", 50, 65),
-    Target("no shared word, kept at 1 % of 32 K", "no-shared-word", "kept at 1 %", 75, 88),
+    Target("no shared word, kept at 1 %", "no-shared-word", "kept at 1 %", 75, 88),
     Target("look-alike present, right one absent: empty", "look-alikes", "empty without it", 90, 98),
     Target("needles, key-values, pass keys: recall", "needles", "recall at right lines + 64", 99.9, 100),
     Target("random paragraph without evidence: empty", "nothing there", "empty: random paragraph", 97, 97),
