@@ -39,11 +39,13 @@ class Tokens:
 class Prefix:
     """Instruction and query as the critic reads them, shared by all windows of a call.
 
-    ``ids`` (int32, (p,)); ``tags`` are the tag words that the instruction names, at least one.
+    ``ids`` (int32, (p,)); ``tags`` are the tag words that the instruction names, at least one; ``asked`` is the range
+    of ``ids`` that says what is looked for: the query, or the instruction where the query is empty.
     """
 
     ids: NDArray[np.int32]
     tags: tuple[str, ...]
+    asked: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
         return len(self.ids)

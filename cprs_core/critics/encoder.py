@@ -24,6 +24,12 @@ class EncoderConfig:
     intermediate_size: int = 1536
     max_positions: int = 512
     layer_norm_eps: float = 1e-12
+    match_limit: int = 8
+
+    @property
+    def match_kinds(self) -> int:
+        """Rows of the match embedding: run lengths 0..limit of context tokens, then the same of query tokens."""
+        return 2 * (self.match_limit + 1)
 
 
 class EncoderLayer(nn.Module):
@@ -66,7 +72,7 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Word, position and part embeddings, then the layers."""
+    """Word, position, part and match embeddings, then the layers."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -74,20 +80,28 @@ class Encoder(nn.Module):
         self.words = nn.Embedding(config.vocab_size, config.hidden_size)
         self.positions = nn.Embedding(config.max_positions, config.hidden_size)
         self.parts = nn.Embedding(2, config.hidden_size)  # 0: instruction and query, 1: context
+        self.matches = nn.Embedding(config.match_kinds, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
 
-    def forward(self, ids: Tensor, positions: Tensor, parts: Tensor, groups: list[tuple[int, int]]) -> Tensor:
+    def forward(
+        self, ids: Tensor, positions: Tensor, parts: Tensor, matches: Tensor | None, groups: list[tuple[int, int]]
+    ) -> Tensor:
         """Last hidden state of every token.
 
         Args:
             ids, positions, parts (int64, (total,)): token id, position inside its window, and part (0 or 1).
+            matches (int64, (total,)): row of the match embedding, see `EncoderConfig.match_kinds`; None for a plain
+                encoder, without a query.
             groups: (windows, length) of each run of equally long windows, in order.
 
         Returns:
             float, (total, hidden).
         """
-        x = self.norm(self.words(ids) + self.positions(positions) + self.parts(parts))  # (total, hidden)
+        x = self.words(ids) + self.positions(positions) + self.parts(parts)  # (total, hidden)
+        if matches is not None:
+            x = x + self.matches(matches)
+        x = self.norm(x)
         for layer in self.layers:
             x = layer(x, groups)
         return x

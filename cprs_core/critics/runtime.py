@@ -71,19 +71,21 @@ class CriticScorer:
     def _forward(self, prefix: Prefix, windows: list[NDArray[np.int32]], rows: torch.Tensor) -> NDArray[np.float32]:
         """float32, (sum of lengths, tags * 4), windows in the order given: equal lengths next to each other."""
         p = len(prefix)
-        lengths = np.array([len(window) for window in windows])
-        full = lengths + p
+        full = np.array([len(window) for window in windows]) + p
         ids = np.concatenate([part for window in windows for part in (prefix.ids, window)])
-        first = np.repeat(np.cumsum(full) - full, full)
-        positions = np.arange(int(full.sum())) - first
+        rows_of = np.repeat(np.arange(len(windows)), full)
+        positions = np.arange(int(full.sum())) - np.repeat(np.cumsum(full) - full, full)
         in_context = positions >= p
         sizes, counts = _runs(full)
-        hidden = self._critic.encoder(
-            self._ids(ids),
-            self._ids(positions),
-            self._ids(in_context),
-            list(zip(counts, sizes, strict=True)),
-        )
+        packed, row, column = self._ids(ids), self._ids(rows_of), self._ids(positions)
+        parts = self._ids(in_context)
+        # Matching wants rows of one length; the few positions that fill them up are left out again.
+        padded = torch.zeros((len(windows), int(full.max())), dtype=torch.int64, device=self.device)
+        padded_parts = torch.full_like(padded, -1)
+        padded[row, column], padded_parts[row, column] = packed, parts
+        asked = torch.tensor([prefix.asked], device=self.device)
+        matches = self._critic.match_rows(padded, padded_parts, asked, self.tokenizer.unknown_id)[row, column]
+        hidden = self._critic.encoder(packed, column, parts, matches, list(zip(counts, sizes, strict=True)))
         context = hidden[self._ids(np.flatnonzero(in_context))]
         scores: NDArray[np.float32] = self._critic(context, rows).cpu().numpy()
         if np.isnan(scores).any():

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cprs_core.critics.encoder import Encoder, EncoderConfig
+from cprs_core.critics.matching import ABSENT, EXCLUDED, match_runs
 from cprs_core.scorer import LABELS, OUTSIDE
 
 
@@ -28,6 +29,29 @@ class TokenCritic(nn.Module):
         self.tag_scale = nn.Parameter(torch.tensor(1.0))
         self.register_buffer("outside_word", torch.tensor(outside_word))
         self.outside_word: Tensor
+
+    def match_rows(self, ids: Tensor, parts: Tensor, asked: Tensor, unknown: int) -> Tensor:
+        """Rows of the encoder's match embedding.
+
+        Args:
+            ids (int64, (w, n)): windows, prefix included, padded at the end with anything whose part is -1.
+            parts (int64, (w, n)): 0 prefix, 1 context, -1 padding.
+            asked (int64, (w, 2)): range of each prefix that says what is looked for.
+            unknown: the id that stands for many words, and so matches none.
+
+        Returns:
+            int64, (w, n): 0 for tokens that are neither context nor asked for.
+        """
+        limit = self.encoder.config.match_limit
+        end = int(asked.max())
+        places = torch.arange(end, device=ids.device)
+        is_asked = (places >= asked[:, :1]) & (places < asked[:, 1:])  # (w, end)
+        known = ids != unknown
+        query = torch.where(is_asked & known[:, :end], ids[:, :end], ABSENT)
+        of_context, of_query = match_runs(torch.where((parts == 1) & known, ids, EXCLUDED), query, limit)
+        rows = of_context
+        rows[:, :end] += torch.where(is_asked, of_query + limit + 1, 0)
+        return rows
 
     def tag_rows(self, tags: list[Tensor]) -> Tensor:
         """Vocabulary rows that the tag head is read at.

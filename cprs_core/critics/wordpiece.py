@@ -50,6 +50,11 @@ class WordPieceTokenizer:
         return self._tokenizer.get_vocab_size()
 
     @property
+    def unknown_id(self) -> int:
+        """Id of ``[UNK]``."""
+        return self._unknown
+
+    @property
     def prefix_ids(self) -> tuple[int, int]:
         """Ids of ``[CLS]`` and ``[SEP]``."""
         return self._cls, self._sep
@@ -77,8 +82,9 @@ class WordPieceTokenizer:
     def encode_prefix(self, instruction: str, query: str, tags: tuple[str, ...]) -> Prefix:
         """``[CLS] instruction [SEP] query [SEP]``."""
         cls, sep = np.array([self._cls], dtype=np.int32), np.array([self._sep], dtype=np.int32)
-        ids = np.concatenate([cls, self.encode(instruction).ids, sep, self.encode(query).ids, sep])
-        return Prefix(ids, tags)
+        wording, question = self.encode(instruction).ids, self.encode(query).ids
+        asked = (len(wording) + 2, len(wording) + 2 + len(question)) if len(question) else (1, len(wording) + 1)
+        return Prefix(np.concatenate([cls, wording, sep, question, sep]), tags, asked)
 
     def word_ids(self, word: str) -> NDArray[np.int32]:
         """int32, (n,): vocabulary rows of a tag word, at least one."""

@@ -66,7 +66,7 @@ class Corpus:
             else np.frombuffer(json.dumps(getattr(self, field.name)).encode(), dtype=np.uint8)
             for field in fields(self)
         }
-        np.savez(buffer, **arrays)
+        np.savez(buffer, allow_pickle=False, **arrays)
         path.write_bytes(lzma.compress(buffer.getvalue(), preset=4))
 
     @classmethod

@@ -21,16 +21,18 @@ class LossWeights:
     sentence: float = 0.5
     competition: float = 0.5
     borders: float = 0.2
-    teacher: float = 0.12
+    teacher: float = 0.35
     outside: float = 0.5
 
 
 class TrainingCritic(nn.Module):
     """A critic that returns its losses for a batch; one module, so that it can be wrapped for several GPUs."""
 
-    def __init__(self, critic: TokenCritic, weights: LossWeights) -> None:
+    def __init__(self, critic: TokenCritic, weights: LossWeights, unknown: int) -> None:
+        """``unknown`` is the id of unknown words, which match nothing."""
         super().__init__()
         self.critic = critic
+        self.unknown = unknown
         self.weights = weights
 
     def forward(self, batch: dict[str, Tensor], embeddings: Tensor | None) -> dict[str, Tensor]:
@@ -43,7 +45,9 @@ class TrainingCritic(nn.Module):
         ids, labels = batch["ids"], batch["labels"].long()
         w, length = ids.shape
         positions = torch.arange(length, device=ids.device).repeat(w)
-        hidden = self.critic.encoder(ids.flatten(), positions, batch["parts"].flatten().long(), [(w, length)])
+        parts = batch["parts"].long()
+        matches = self.critic.match_rows(ids.long(), parts, batch["asked"].long(), self.unknown)
+        hidden = self.critic.encoder(ids.flatten(), positions, parts.flatten(), matches.flatten(), [(w, length)])
         logits = self.critic.position_head(hidden).float()  # (w * length, 4)
         flat = labels.flatten()
         counted = self._counted(flat)

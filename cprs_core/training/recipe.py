@@ -45,7 +45,7 @@ TRAINING_SPLITS = (
 )
 
 MIXTURE = [
-    Source("squad/train", "fact", 0.26),
+    Source("squad/train", "fact", 0.25),
     Source("squad/train", "answer", 0.12),
     Source("squad/train", "document", 0.03),
     Source("qed/train", "fact", 0.07),
@@ -55,8 +55,8 @@ MIXTURE = [
     Source("cuad/train", "clause", 0.05),
     Source("qmsum/train", "passage", 0.04),
     Source("sgd/train", "turn", 0.02),
-    Source("crossner/train", "entity", 0.015),
-    Source("wnut17/train", "entity", 0.025),
+    Source("crossner/train", "entity", 0.02),
+    Source("wnut17/train", "entity", 0.03),
     Source("cmrc2018/train", "fact", 0.04),
     Source("cmrc2018/train", "answer", 0.01),
     Source("cmrc2018/trial", "fact", 0.005),
@@ -64,8 +64,8 @@ MIXTURE = [
     Source("jaquad/train", "fact", 0.03),
     Source("jaquad/train", "answer", 0.005),
     Source("cipher", "fact", 0.06),
-    Source("sentences", "claim", 0.07),
-    Source("sentences", "fact", 0.03),
+    Source("sentences", "claim", 0.09),
+    Source("sentences", "fact", 0.04),
     Source("synthetic", "needle", 0.04),
     Source("synthetic", "profile", 0.025),
     Source("synthetic", "chain", 0.01),
@@ -74,7 +74,9 @@ MIXTURE = [
 ]
 
 # The teacher speaks English; its likeness of other languages is noise.
-TEACHER_SETS = frozenset({"squad/train", "qed/train", "covid_qa/train", "sgd/train"})
+TEACHER_SETS = frozenset(
+    {"squad/train", "qed/train", "covid_qa/train", "sgd/train", "qmsum/train", "evidence_inference/train"}
+)
 
 # Long documents of which a part is enough.
 _MOST_DOCUMENTS = {"evidence_inference": 250, "sgd": 1000}
@@ -159,6 +161,7 @@ def from_bert(tensors: dict[str, torch.Tensor], config: EncoderConfig) -> dict[s
             "words.weight": torch.cat([words, words.mean(dim=0) + noise]),
             "positions.weight": tensors["embeddings.position_embeddings.weight"][: config.max_positions],
             "parts.weight": tensors["embeddings.token_type_embeddings.weight"],
+            "matches.weight": torch.zeros(config.match_kinds, config.hidden_size),
             "norm.weight": tensors["embeddings.LayerNorm.weight"],
             "norm.bias": tensors["embeddings.LayerNorm.bias"],
         }

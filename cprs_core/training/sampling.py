@@ -16,6 +16,8 @@ from cprs_core.training.corpus import Corpus
 from cprs_core.training.views import VIEWS, View
 
 B, I, O, E = range(len(LABELS))  # noqa: E741
+_NONE = np.empty((0, 2), dtype=np.int64)
+_LONG = 600  # tokens; longer documents are shown in parts
 IGNORED = -1  # label of prefix tokens
 HELD_OUT = 50  # one query in so many is kept for thresholds and held-out metrics
 
@@ -44,6 +46,7 @@ class Batch:
     """Windows of one length. w windows, l tokens each, s sentences in all.
 
     ids, parts, labels, sentences: (w, l); ``sentences`` numbers the sentences of the batch, -1 for prefix tokens.
+    asked (w, 2): range of the prefix that says what is looked for.
     tag_words (w, c): vocabulary rows: outside, the tag, others. groups (w,).
     sentence_windows, sentence_rows (s,): window and corpus index of each sentence; sentence_kept (s,) bool.
     competing (w,): whether sentences compete. teacher_queries (w,): row of the teacher's embeddings, -1 for none.
@@ -51,6 +54,7 @@ class Batch:
 
     ids: NDArray[np.int32]
     parts: NDArray[np.int8]
+    asked: NDArray[np.int32]
     labels: NDArray[np.int8]
     sentences: NDArray[np.int32]
     tag_words: NDArray[np.int32]
@@ -67,16 +71,18 @@ class Vocabulary:
     """What a sampler needs of the tokenizer.
 
     Attributes:
-        cls, sep, outside: vocabulary rows.
+        cls, sep, outside, unknown: vocabulary rows.
         instructions: token ids per view and wording; own_instructions: per instruction of the corpus.
         tag_words: vocabulary row per tag word.
-        content (bool, (v,)): whether a token begins a content word; continues (bool, (v,)): whether it continues a word.
+        content (bool, (v,)): whether a token begins a content word.
+        continues (bool, (v,)): whether a token continues a word.
         neighbours (int32, (v, n)): words of similar meaning, -1 for none.
     """
 
     cls: int
     sep: int
     outside: int
+    unknown: int
     instructions: dict[str, list[NDArray[np.int32]]]
     own_instructions: list[NDArray[np.int32]]
     tag_words: dict[str, int]
@@ -115,6 +121,7 @@ class WindowSampler:
         groups = corpus.document_groups[by_group]
         self._group_starts = np.searchsorted(groups, np.arange(int(groups.max()) + 2)) if len(groups) else groups
         self._by_group = by_group
+        self._shared = self._shared_evidence()
         lengths = np.diff(corpus.sentence_starts)
         self._sentence_of = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
 
@@ -137,6 +144,7 @@ class WindowSampler:
         w = groups * windows
         ids = np.zeros((w, length), dtype=np.int32)
         parts = np.zeros((w, length), dtype=np.int8)
+        asked = np.zeros((w, 2), dtype=np.int32)
         labels = np.full((w, length), IGNORED, dtype=np.int8)
         rows = np.full((w, length), -1, dtype=np.int32)
         tag_words = np.zeros((w, 5), dtype=np.int32)
@@ -145,40 +153,67 @@ class WindowSampler:
         for group in range(groups):
             task = self._task()
             words = self._candidate_words(task.view)
-            prefix = self._prefix(task)[: length // 2]
+            prefix, query_start = self._prefix(task, length // 2)
             for k in range(windows):
                 row = group * windows + k
                 pieces = self._pieces(task, length - len(prefix), gold=k == 0)
                 at = len(prefix)
                 ids[row, :at] = prefix
+                asked[row] = (query_start, at - 1)
                 parts[row, at:] = 1
                 labels[row, at:] = O
                 for first, last in pieces:
                     span = min(last - first, length - at)
                     ids[row, at : at + span] = self._corpus.tokens[first : first + span]
                     rows[row, at : at + span] = self._sentence_of[first : first + span]
-                    for a, b in task.evidence:
-                        low, high = max(a, first), min(b, first + span)
-                        if low < high:
-                            _mark(labels[row], at + low - first, at + high - first)
+                    known = task.known
+                    for a, b in known[(known[:, 0] < first + span) & (known[:, 1] > first)].tolist():
+                        _mark(labels[row], at + max(a, first) - first, at + min(b, first + span) - first)
                     at += span
                 tag_words[row] = words
                 competing[row] = task.view.by_sentence
                 teacher[row] = task.teacher
-        return _number_sentences(ids, parts, labels, rows, tag_words, windows, competing, teacher)
+        return _number_sentences(ids, parts, asked, labels, rows, tag_words, windows, competing, teacher)
 
-    def _matching(self, source: Source) -> NDArray[np.int64]:
+    def _matching(self, source: Source, every: bool = False) -> NDArray[np.int64]:
+        """Queries of a source; with ``every`` those of the other part (held out or not) too."""
         corpus = self._corpus
         if source.set_name not in corpus.names:
             return np.empty(0, dtype=np.int64)
         rows = np.flatnonzero(corpus.query_sets == corpus.names.index(source.set_name))
-        if len(rows) >= 2 * HELD_OUT:
+        if len(rows) >= 2 * HELD_OUT and not every:
             rows = rows[(rows % HELD_OUT == 0) == self._held_out]
         view = VIEWS[source.view]
         if source.set_name != "synthetic":
             return rows
         kinds = np.array([tag.split(":")[0] == view.tag for tag in self._tags])
         return rows[kinds[corpus.query_kinds[rows]]]
+
+    def _key(self, query: int, source: Source) -> object:
+        """What is equal for queries that ask for the same: the kind of name, else the words."""
+        corpus = self._corpus
+        if VIEWS[source.view].tag == "entity":
+            group = int(corpus.document_groups[corpus.query_documents[query]])
+            return group, int(corpus.query_kinds[query])
+        return corpus.query_tokens[corpus.query_starts[query] : corpus.query_starts[query + 1]].tobytes()
+
+    def _shared_evidence(self) -> dict[tuple[Source, object], NDArray[np.int64]]:
+        """For sources that ask the same of many documents: evidence of each query in all documents of the set.
+
+        Without it the names in a neighbouring document would be taught as wrong.
+        """
+        corpus = self._corpus
+        found: dict[tuple[Source, object], list[NDArray[np.int64]]] = {}
+        for source in self._mixture:
+            if not VIEWS[source.view].shared:
+                continue
+            for query in self._matching(source, every=True).tolist():
+                rows = corpus.evidence[corpus.evidence_starts[query] : corpus.evidence_starts[query + 1]]
+                matching = [tag.split(":")[0] == VIEWS[source.view].tag for tag in self._tags[rows[:, 2]]]
+                found.setdefault((source, self._key(query, source)), []).append(
+                    rows[np.array(matching, dtype=bool), :2]
+                )
+        return {key: np.concatenate(parts) for key, parts in found.items()}
 
     def _task(self) -> _Task:
         while True:
@@ -201,7 +236,8 @@ class WindowSampler:
             evidence = [(int(a), int(b)) for a, b, _ in rows[matching]]
         teacher = query if view.by_sentence and self._teacher[corpus.query_sets[query]] else -1
         instruction = int(corpus.query_instructions[query])
-        task = _Task(view, source, tokens, document, evidence, corpus.negatives[query], teacher, instruction)
+        elsewhere = self._shared.get((source, self._key(query, source)), _NONE)
+        task = _Task(view, source, tokens, document, evidence, corpus.negatives[query], teacher, elsewhere, instruction)
         return self._harder(task, query)
 
     def _made_up_task(self, source: Source) -> _Task:
@@ -226,7 +262,7 @@ class WindowSampler:
         is_one = len(spans) == 1 and self._teacher[corpus.document_sets[document]]
         teacher = len(corpus.query_sets) + int(chosen[0]) if is_one else -1
         empty = np.empty(0, dtype=np.int32)
-        return self._harder(_Task(VIEWS[source.view], source, tokens, document, spans, empty, teacher), None)
+        return self._harder(_Task(VIEWS[source.view], source, tokens, document, spans, empty, teacher, _NONE), None)
 
     def _some_words(self, tokens: NDArray[np.int32], keep: float) -> NDArray[np.int32]:
         """Whole words of ``tokens``: one run of them, or each with chance ``keep``."""
@@ -243,7 +279,8 @@ class WindowSampler:
         """Perhaps another name, other words or fewer words in the query; perhaps no evidence at all."""
         chance, rng = self._augmentation, self._rng
         draw = rng.random()
-        if draw < chance.no_evidence and task.evidence:
+        whole = self._length(task.document) <= _LONG  # parts of a long document are their own neighbours
+        if draw < chance.no_evidence and task.evidence and whole:
             task.evidence, task.show_document, task.teacher = [], False, -1
             return task
         draw -= chance.no_evidence
@@ -277,16 +314,18 @@ class WindowSampler:
                 begin = int(corpus.query_starts[other])
                 name = corpus.query_tokens[begin + a : begin + b].astype(np.int32)
                 task.query = np.concatenate([task.query[:low], name, task.query[high:]])
-                task.evidence, task.teacher = [], -1
+                task.evidence, task.elsewhere, task.teacher = [], _NONE, -1
                 return
 
-    def _prefix(self, task: _Task) -> NDArray[np.int32]:
+    def _prefix(self, task: _Task, room: int) -> tuple[NDArray[np.int32], int]:
+        """Prefix of at most ``room`` tokens, and where the query begins in it."""
         vocabulary, wordings = self._vocabulary, self._vocabulary.instructions[task.source.view]
         instruction = wordings[int(self._rng.integers(len(wordings)))]
         if task.instruction and self._rng.random() < 0.8:
             instruction = vocabulary.own_instructions[task.instruction]
         cls, sep = np.array([vocabulary.cls], np.int32), np.array([vocabulary.sep], np.int32)
-        return np.concatenate([cls, instruction, sep, task.query, sep])
+        query = task.query[: max(1, room - len(instruction) - 3)]
+        return np.concatenate([cls, instruction, sep, query, sep]), len(instruction) + 2
 
     def _candidate_words(self, view: View) -> NDArray[np.int32]:
         """Rows of the tag head: outside, the view's word or now and then any word, and three words of other kinds."""
@@ -321,16 +360,17 @@ class WindowSampler:
         """A document that is not the right one: hard, of the same group, the same long document, or any of the set."""
         rng, corpus = self._rng, self._corpus
         hard = task.hard[task.hard >= 0]
+        same_domain = task.view.tag == "entity"  # where kinds of names mean the same
         draw = rng.random()
         if len(hard) and draw < 0.55:
             return int(hard[rng.integers(len(hard))])
-        if self._length(task.document) > 600 and draw < 0.7:
+        if self._length(task.document) > _LONG and draw < 0.7:
             return task.document
-        if draw < 0.75:
+        if draw < 0.75 or same_domain:
             group = corpus.document_groups[task.document]
             low, high = self._group_starts[group], self._group_starts[group + 1]
             same = int(self._by_group[rng.integers(low, high)])
-            if same != task.document:
+            if same != task.document or same_domain:
                 return same
         documents = self._documents_of[corpus.names[corpus.document_sets[task.document]]]
         other = int(documents[rng.integers(len(documents))])
@@ -363,6 +403,8 @@ class WindowSampler:
 
 @dataclass
 class _Task:
+    """``evidence`` lies in the task's document, ``elsewhere`` (n, 2) is what the same query finds in others."""
+
     view: View
     source: Source
     query: NDArray[np.int32]
@@ -370,8 +412,15 @@ class _Task:
     evidence: list[tuple[int, int]]
     hard: NDArray[np.int32]
     teacher: int
+    elsewhere: NDArray[np.int64]
     instruction: int = 0
     show_document: bool = True
+
+    @property
+    def known(self) -> NDArray[np.int64]:
+        """int64, (n, 2): all token ranges that are to be kept."""
+        own = np.array(self.evidence, dtype=np.int64).reshape(-1, 2)
+        return np.concatenate([own, self.elsewhere]) if len(self.elsewhere) else own
 
 
 def _mark(labels: NDArray[np.int8], first: int, last: int) -> None:
@@ -383,6 +432,7 @@ def _mark(labels: NDArray[np.int8], first: int, last: int) -> None:
 def _number_sentences(
     ids: NDArray[np.int32],
     parts: NDArray[np.int8],
+    asked: NDArray[np.int32],
     labels: NDArray[np.int8],
     rows: NDArray[np.int32],
     tag_words: NDArray[np.int32],
@@ -406,6 +456,7 @@ def _number_sentences(
     return Batch(
         ids=ids,
         parts=parts,
+        asked=asked,
         labels=labels,
         sentences=numbers,
         tag_words=tag_words,

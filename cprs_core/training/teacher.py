@@ -46,7 +46,7 @@ def embed(
         ids[:, 1:-1] = tokens[starts[rows][:, None] + np.arange(length)]
         flat = torch.from_numpy(ids.ravel()).to(device)
         positions = torch.arange(length + 2, device=device).repeat(len(rows))
-        hidden = encoder(flat, positions, torch.zeros_like(flat), [(len(rows), length + 2)])
+        hidden = encoder(flat, positions, torch.zeros_like(flat), None, [(len(rows), length + 2)])
         pooled = hidden.float().view(len(rows), length + 2, -1).mean(dim=1)
         result[torch.from_numpy(rows).to(device)] = F.normalize(pooled, dim=-1).half()
         at += len(rows)

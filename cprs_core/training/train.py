@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from cprs_core.critics.checkpoint import load_critic, save_critic
+from cprs_core.critics.encoder import Encoder
 from cprs_core.critics.token_critic import TokenCritic
 from cprs_core.critics.wordpiece import WordPieceTokenizer
 from cprs_core.training.calibration import calibrate
@@ -72,6 +73,7 @@ def train(
     mixture: list[Source],
     config: TrainingConfig,
     *,
+    teacher: Path | None = None,
     teacher_sets: frozenset[str] = frozenset(),
     resume: bool = False,
     on_step: OnStep | None = None,
@@ -79,7 +81,9 @@ def train(
     """Fine-tune the critic in ``base`` and write the result to ``out``.
 
     Args:
-        base: a critic's folder, untrained or trained; it is also the teacher where ``teacher_sets`` names sets.
+        base: a critic's folder, untrained or trained.
+        teacher: a critic's folder whose encoder knows how alike texts are; by default ``base``.
+        teacher_sets: names of the sets that the teacher speaks to; none for no teacher.
         resume: continue from ``out/state`` where a killed run left it.
 
     Returns:
@@ -91,7 +95,8 @@ def train(
     accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
     critic, critic_config, tokenizer = load_critic(base)
     critic.train().requires_grad_(True)
-    vocabulary, embeddings = _prepare_vocabulary(corpus, critic, tokenizer, accelerator.device, bool(teacher_sets))
+    wise = (critic if teacher is None else load_critic(teacher)[0]).encoder if teacher_sets else None
+    vocabulary, embeddings = _prepare_vocabulary(corpus, critic, tokenizer, accelerator.device, wise)
     sampler = WindowSampler(corpus, vocabulary, mixture, config.seed, config.augmentation, teacher_sets)
     stream = _Stream(sampler, config, accelerator.process_index)
     loader = DataLoader(
@@ -100,7 +105,7 @@ def train(
     if config.compile_layers:
         for layer in critic.encoder.layers:
             layer.compile()
-    model = TrainingCritic(critic, config.losses)
+    model = TrainingCritic(critic, config.losses, tokenizer.unknown_id)
     optimizer = torch.optim.AdamW(
         _parameter_groups(model, config.weight_decay), lr=config.learning_rate, fused=torch.cuda.is_available()
     )
@@ -193,7 +198,8 @@ def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[
 
 @torch.no_grad()
 def _follow(average: TokenCritic, critic: TokenCritic, decay: float) -> None:
-    ours, theirs = list(average.parameters()), list(critic.parameters())
+    ours: list[Tensor] = list(average.parameters())
+    theirs: list[Tensor] = list(critic.parameters())
     torch._foreach_lerp_(ours, theirs, 1.0 - decay)
 
 
@@ -222,7 +228,7 @@ class _State:
 
 
 def _prepare_vocabulary(
-    corpus: Corpus, critic: TokenCritic, tokenizer: WordPieceTokenizer, device: torch.device, with_teacher: bool
+    corpus: Corpus, critic: TokenCritic, tokenizer: WordPieceTokenizer, device: torch.device, wise: Encoder | None
 ) -> tuple[Vocabulary, Tensor | None]:
     """What the sampler needs of the vocabulary, and the teacher's embeddings of all queries, then all sentences."""
     words = tokenizer.vocabulary()
@@ -233,8 +239,8 @@ def _prepare_vocabulary(
     content = np.array([word.isalnum() and len(word) >= 3 for word in words]) & ~common & ~continues
     table = np.full((len(words), 4), -1, dtype=np.int32)
     embeddings = None
-    if with_teacher:
-        teacher = copy.deepcopy(critic.encoder).to(device).eval()
+    if wise is not None:
+        teacher = copy.deepcopy(wise).to(device).eval()
         if device.type == "cuda":
             teacher = teacher.bfloat16()
         cls, sep = tokenizer.prefix_ids
@@ -249,6 +255,7 @@ def _prepare_vocabulary(
             cls=tokenizer.prefix_ids[0],
             sep=tokenizer.prefix_ids[1],
             outside=int(critic.outside_word),
+            unknown=tokenizer.unknown_id,
             instructions={
                 name: [tokenizer.encode(text).ids for text in view.instructions] for name, view in VIEWS.items()
             },

@@ -16,6 +16,7 @@ class View:
             that the query was written for).
         instructions: wordings; a record's own instruction comes before them.
         tag_words: words that name what is kept.
+        shared: whether one query is asked of many documents, so that evidence lies in neighbours too.
         by_sentence: whether whole sentences are kept, so that sentences compete with each other for the query.
     """
 
@@ -23,6 +24,7 @@ class View:
     instructions: tuple[str, ...]
     tag_words: tuple[str, ...]
     by_sentence: bool = True
+    shared: bool = False
 
 
 def _preset(name: str, *wordings: str) -> tuple[str, ...]:
@@ -71,13 +73,20 @@ VIEWS: dict[str, View] = {
         _preset("clauses", "Find the clause of this contract.", "Extract the parts of the agreement that say this."),
         ("clause", "clause", "term", "provision"),
         by_sentence=False,
+        shared=True,
     ),
-    "turn": View("fact", _preset("turns", "Which turns of the conversation answer this?"), ("turn", "fact", "message")),
+    "turn": View(
+        "fact",
+        _preset("turns", "Which turns of the conversation answer this?"),
+        ("turn", "fact", "message"),
+        shared=True,
+    ),
     "entity": View(
         "entity",
         _preset("entities", "Extract the keywords according to the user's query.", "Mark every mention."),
         ("entity", "entity", "name", "keyword"),
         by_sentence=False,
+        shared=True,
     ),
     "needle": View(
         "needle",
