@@ -20,7 +20,10 @@ _log = logging.getLogger(__name__)
 
 # Scripts that put no blanks between words: runs of these become character bigrams.
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
-_TERM = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]+(?:['’][^\W{_UNSPACED}]+)?")
+# Vowel signs and other marks inside words, which Python's "word character" leaves out (Hindi, Arabic, Greek, ...).
+_MARKS = "\u0300-\u036f\u0591-\u05bd\u064b-\u065f\u0670\u0900-\u0903\u093a-\u094f\u0951-\u0957\u0962\u0963"
+_LETTERS = rf"(?:[^\W{_UNSPACED}]|[{_MARKS}])+"
+_TERM = re.compile(rf"[{_UNSPACED}]+|{_LETTERS}(?:['’]{_LETTERS})?")
 _FIRST_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 
 # Words that English questions and sentences share without meaning; leaving them out makes BM25 a stronger rival.

@@ -61,6 +61,10 @@ def test_bm25_matches_character_pairs_where_words_have_no_blanks() -> None:
     assert terms("湖水很冷") == ["湖水", "水很", "很冷"]
 
 
+def test_words_keep_their_vowel_signs() -> None:
+    assert terms("किताब की दुकान") == ["किताब", "की", "दुकान"]
+
+
 def test_english_endings_are_folded() -> None:
     assert [light_stem(word) for word in ("cities", "boxes", "signed", "signing", "glass", "it's")] == [
         "city",
