@@ -7,14 +7,17 @@ replaced and provenance under one metadata key. The middle step is here.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import threading
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from cprs_core import Compression, Document, DocumentUsage, InputError, Preset, Span
+from cprs_core import Compression, Document, DocumentUsage, InputError, Preset, Span, __version__
 from cprs_integrations.shared import shared_compressor
 
 logger = logging.getLogger(__name__)
@@ -89,13 +92,20 @@ class CompressionOptions(BaseModel):
         chosen = {name: getattr(self, name) for name in names}
         return {**chosen, "instruction": self.instruction if instruction is None else instruction}
 
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """Names of all options, sorted; a subclass that adds some says so here."""
+        return sorted(CompressionOptions.model_fields)
+
     def settings(self) -> dict[str, Any]:
-        """Every option that changes the result, in an order of its own and printable: a key for caches and traces."""
-        names = sorted(set(CompressionOptions.model_fields) - {"compressor"})
-        shown = {name: getattr(self, name) for name in names}
-        if self.compressor is not None:
-            shown["compressor"] = f"{type(self.compressor).__qualname__}@{id(self.compressor):x}"
-        return {name: _printable(value) for name, value in shown.items()}
+        """Every option that changes the result, as plain data: a key for caches, and what traces show.
+
+        Functions and compressors are named by number; the numbers hold within a process.
+        """
+        shown = {name: getattr(self, name) for name in self.option_names()}
+        if self.compressor is None:
+            shown["compressor"] = f"embedded critic of cprs {__version__}"
+        return {name: value if _is_plain(value) else _numbered(value) for name, value in shown.items()}
 
 
 class DocumentOptions(CompressionOptions):
@@ -103,6 +113,10 @@ class DocumentOptions(CompressionOptions):
 
     top_n: int | None = Field(default=None, ge=1)
     """Rerank: the best ``top_n`` inputs only, best first, from the same pass; None for all, in the order they came."""
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        return sorted(DocumentOptions.model_fields)
 
 
 @dataclass(frozen=True)
@@ -136,7 +150,9 @@ class Step:
 
     async def acompress(self) -> Compression:
         """The one call of the compressor; loading the shared critic does not block the loop either."""
-        compressor = self.options.compressor or await asyncio.to_thread(self.options.active_compressor)
+        compressor = self.options.compressor
+        if compressor is None:
+            compressor = await asyncio.to_thread(self.options.active_compressor)
         return await compressor.acompress(self.documents, self.query, **self.options.selection(self.instruction))
 
     def carry_out(self, compress: Callable[[], Compression] | None = None) -> list[Outcome]:
@@ -254,10 +270,23 @@ def copy_metadata(metadata: Any) -> Any:
     return metadata
 
 
-def _printable(value: Any) -> Any:
-    """A value that prints the same every time in this process."""
-    if callable(value):
-        return (
-            f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__name__)}@{id(value):x}"
-        )
-    return value
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | Preset)
+
+
+_numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_next_number = itertools.count(1)
+_numbering = threading.Lock()
+
+
+def _numbered(value: Any) -> str:
+    """A name that no other object of this process gets, also after this one is gone; `id` is given out again."""
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    with _numbering:
+        try:
+            number = _numbers.get(value)
+            if number is None:
+                number = _numbers[value] = next(_next_number)
+        except TypeError:  # neither hashable nor weakly referable: never the same key twice
+            number = next(_next_number)
+    return f"{name} #{number}"

@@ -63,6 +63,10 @@ class ChatOptions(CompressionOptions):
     query: Callable[[Sequence[MessageText]], str] | None = Field(default=None, repr=False)
     """Finds the question in a message list; None for the last user message."""
 
+    @classmethod
+    def option_names(cls) -> list[str]:
+        return sorted(ChatOptions.model_fields)
+
 
 @dataclass(frozen=True)
 class Request:

@@ -168,7 +168,10 @@ async def _ain_child_run(step: Step, callbacks: Callbacks | None) -> Compression
 
 
 def _inputs(step: Step) -> dict[str, Any]:
-    return {"query": step.query, "documents": len(step.documents), **step.options.settings()}
+    settings = step.options.settings()
+    if step.instruction is not None:
+        settings["instruction"] = step.instruction
+    return {**settings, "query": step.query, "documents": len(step.documents)}
 
 
 def _facts(compression: Compression) -> dict[str, Any]:

@@ -156,10 +156,11 @@ def test_two_settings_do_not_share_a_cache_entry() -> None:
             CPRSChatModel(model=openai(server), compressor=shared, ratio=0.5, cache=cache),
             CPRSChatModel(model=openai(server, temperature=0.5), compressor=shared, ratio=0.5, cache=cache),
             CPRSChatModel(model=openai(server), compressor=compressor(), threshold=0.05, cache=cache),
+            CPRSChatModel(model=openai(server), compressor=shared, threshold=0.05, min_chars=3_000, cache=cache),
         ]
         for model in [*models, *models]:
             model.invoke(PROMPT)
-        assert len(server.received) == 4
+        assert len(server.received) == 5
 
 
 def test_the_cache_of_the_wrapped_model_is_used() -> None:

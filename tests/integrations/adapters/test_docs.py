@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from cprs_core import Compressor
+
 DOCS = Path(__file__).parents[3] / "docs"
 
 
 @pytest.mark.parametrize("page", ["langchain.md", "llama-index.md"])
-def test_the_examples_of_a_page_run(page: str) -> None:
+def test_the_examples_of_a_page_run(page: str, embedded: Compressor) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), flags=re.DOTALL)
     assert len(blocks) >= 3
     printed = io.StringIO()

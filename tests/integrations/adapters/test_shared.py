@@ -13,18 +13,10 @@ from langchain_core.documents import Document
 import cprs_core
 import cprs_integrations.langchain
 import cprs_integrations.llama_index
-from cprs_core import CheckpointError
+from cprs_core import Compressor
 from cprs_integrations.langchain import CPRSDocumentCompressor
 from cprs_integrations.llama_index import CPRSNodePostprocessor
 from cprs_integrations.shared import shared_compressor
-
-
-def embedded_critic() -> None:
-    """Skips where the critic is not inside the package (a source tree before training)."""
-    try:
-        shared_compressor()
-    except CheckpointError as error:
-        pytest.skip(str(error))
 
 
 def test_importing_the_packages_imports_neither_torch_nor_a_framework() -> None:
@@ -59,16 +51,14 @@ def test_adapters_import_only_public_names_of_the_core() -> None:
         assert "from cprs_core." not in (root / file).read_text(encoding="utf-8"), file
 
 
-def test_the_critic_is_loaded_once_however_many_ask() -> None:
-    embedded_critic()
+def test_the_critic_is_loaded_once_however_many_ask(embedded: Compressor) -> None:
     with ThreadPoolExecutor(8) as pool:
         compressors = list(pool.map(lambda _: CPRSDocumentCompressor().active_compressor(), range(16)))
     assert {id(compressor) for compressor in compressors} == {id(shared_compressor())}
     assert CPRSNodePostprocessor().active_compressor() is shared_compressor()
 
 
-async def test_adapters_work_without_arguments() -> None:
-    embedded_critic()
+async def test_adapters_work_without_arguments(embedded: Compressor) -> None:
     documents = [Document("It rained all day. Ada signed the lease in May. Cats sleep a lot.")]
     (kept,) = await CPRSDocumentCompressor().acompress_documents(documents, "Who signed the lease?")
     assert "Ada signed the lease in May." in kept.page_content
