@@ -21,6 +21,9 @@ _OWN_LINE = re.compile(
     r"|[A-Z][a-z]{2} {1,2}\d{1,2} \d{1,2}:)"
 )
 
+# Words that sentencex takes for abbreviations (of Maine, number, Illinois ...); before a capital they hardly ever are.
+_WORD_STOP = re.compile(r"\b(?:[Mm]ay|me|[Nn]o|ill|miss|art|ore|ark|id|ID)\.[\"')\]”’]*\s+(?=[\"'(\[“‘]*[A-ZÀ-ÖØ-Þ])")
+
 # Hard-wrapped prose is filled to one width; outside these bounds a block of lines is taken as it stands.
 _WRAP_WIDTHS = range(40, 161)
 _WRAP_SLACK = 2  # columns: programs that fill differ in whether the last column counts and how blanks after "." do
@@ -37,6 +40,7 @@ def segment_sentences(text: str) -> Segments:
     if not text:
         return _empty()
     borders = {0, len(text)}
+    borders.update(match.end() for match in _WORD_STOP.finditer(text))
     readable = replace_surrogates(text)
     for start, end in segment_paragraphs(text).tolist():
         borders.update((start, end))
@@ -124,9 +128,7 @@ def _soft_breaks(text: str, lines: Segments) -> list[bool]:
         return [False] * (len(rows) - 1)
     own = [bool(_OWN_LINE.match(text, start, end)) for start, end in rows[1:]]
     first_words = [len(text[start:end].split(None, 1)[0]) for start, end in rows[1:]]
-    filled = [
-        column + 1 + word + _WRAP_SLACK > width for column, word in zip(columns[:-1], first_words, strict=True)
-    ]
+    filled = [column + 1 + word + _WRAP_SLACK > width for column, word in zip(columns[:-1], first_words, strict=True)]
     prose = sum(a or b for a, b in zip(filled, own, strict=True)) >= 0.5 * len(filled)
     return [prose and is_filled and not is_own for is_filled, is_own in zip(filled, own, strict=True)]
 

@@ -31,6 +31,20 @@ def test_abbreviations_and_numbers_do_not_end_a_sentence() -> None:
     ]
 
 
+def test_ordinary_words_that_look_like_abbreviations_end_a_sentence() -> None:
+    assert sentences(
+        "The roof was repaired in May. Ada signed. Bob told me. “Ada said no.” Carl fell ill. Dora left."
+    ) == [
+        "The roof was repaired in May.",
+        "Ada signed.",
+        "Bob told me.",
+        "“Ada said no.”",
+        "Carl fell ill.",
+        "Dora left.",
+    ]
+    assert sentences("See no. 5 by Prof. Ada King.") == ["See no. 5 by Prof. Ada King."]
+
+
 def test_hard_wrapped_prose_keeps_sentences_whole_over_line_breaks() -> None:
     text = (
         "The lease was signed by Ada King on the third of May. She paid\n"
