@@ -6,7 +6,6 @@ join documents -> render prefix -> tokenize once -> segment -> plan windows
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from cprs_core.selection import GRANULARITIES, Candidates, Granularity, choose
 from cprs_core.stopwatch import Stopwatch
 from cprs_core.types import Compression, Document, DocumentUsage, ScoredSegment, Span, Usage
 from cprs_core.windows import merge_windows, plan_windows
+from cprs_core.workers import in_worker
 
 Documents = str | Document | Sequence[str | Document]
 CountTokens = Callable[[str], int]
@@ -165,7 +165,7 @@ class Compressor:
         on_progress: OnProgress | None = None,
     ) -> Compression:
         """`compress` on a worker thread; the event loop stays free."""
-        return await asyncio.to_thread(
+        return await in_worker(
             self.compress,
             documents,
             query,
