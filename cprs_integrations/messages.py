@@ -24,6 +24,9 @@ MISSING_RESULT = "[no result: the run ended before this tool call did]"
 NOTICE_START = "[cprs: earlier messages left out: "
 _NOTICE = re.compile(re.escape(NOTICE_START) + r"(\d[\d,]*) messages of (\d[\d,]*) tokens")
 
+# Lines that are brought back for a request stand in a message of their own before it.
+RECALL_START = "[cprs: recalled for the next request from what was shortened or left out]"
+
 _MESSAGE_TOKENS = 4  # what a provider's format adds to every message, roughly
 
 
@@ -71,6 +74,11 @@ class Message:
     def is_notice(self) -> bool:
         """Whether this is the note about earlier messages that were left out."""
         return self.role == "user" and len(self.texts) == 1 and bool(_NOTICE.match(self.texts[0]))
+
+    @property
+    def is_recall(self) -> bool:
+        """Whether this message brings back lines for the request after it."""
+        return self.role == "user" and len(self.texts) == 1 and self.texts[0].startswith(RECALL_START)
 
     @property
     def counted_text(self) -> str:
@@ -196,21 +204,26 @@ def _answer(
 
 
 def split_turns(messages: Sequence[Message]) -> list[Turn]:
-    """A repaired history as turns, in order; system messages are in none."""
+    """A repaired history as turns, in order; system messages are in none, recalled lines in that of their request."""
     turns: list[Turn] = []
     head: int | None = None
+    recalled: tuple[int, ...] = ()
     for index, message in enumerate(messages):
         if message.role == "system":
             continue
-        if message.answers and turns:
+        if message.is_recall:
+            recalled = (*recalled, index)
+        elif message.answers and turns:
             turns[-1] = replace(turns[-1], indices=(*turns[-1].indices, index))
             head = len(turns) - 1 if is_request(message) else head
         elif message.role == "user":
             head = head if message.is_notice else len(turns)
-            turns.append(Turn((index,)))
+            turns.append(Turn((*recalled, index)))
+            recalled = ()
         else:
-            turns.append(Turn((index,), head))
-    return turns
+            turns.append(Turn((*recalled, index), head))
+            recalled = ()
+    return [*turns, Turn(recalled)] if recalled else turns
 
 
 def protect_turns(turns: Sequence[Turn], messages: Sequence[Message], keep_last: int) -> list[Turn]:
@@ -218,7 +231,7 @@ def protect_turns(turns: Sequence[Turn], messages: Sequence[Message], keep_last:
 
     A protected turn protects the user turn that it answers.
     """
-    said = [i for i, turn in enumerate(turns) if not messages[turn.indices[0]].is_notice]
+    said = [i for i, turn in enumerate(turns) if not messages[turn.indices[-1]].is_notice]
     last_request = max((i for i in said if _is_request(turns[i], messages)), default=None)
     protected = set(said[max(len(said) - keep_last, 0) :])
     if last_request is not None:
@@ -234,7 +247,8 @@ def _is_request(turn: Turn, messages: Sequence[Message]) -> bool:
 
 def is_request(message: Message) -> bool:
     """Whether a user says something in this message (a note of ours, or a bare tool result, is no request)."""
-    return message.role == "user" and not message.is_notice and bool(message.text.strip())
+    is_ours = message.is_notice or message.is_recall
+    return message.role == "user" and not is_ours and bool(message.text.strip())
 
 
 def request_before(messages: Sequence[Message], position: int) -> str:

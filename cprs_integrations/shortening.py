@@ -56,6 +56,7 @@ class TrimOptions(TypedDict, total=False):
         tool_tokens: most tokens of one tool result (default 1,000), for tools without a rule of their own.
         tool_rules: a `ToolRule` per tool name; None as a rule leaves that tool's results alone.
         keep_last: turns at the end that a compaction never touches (default 4).
+        recall_tokens: most tokens of earlier lines that are brought back for a new request (default 500); 0 for none.
         instruction: what matters beside the last request, in words.
         count_tokens: tokens of a text; the critic's tokenizer by default. Nothing goes to a network.
         store: where originals go; in memory by default.
@@ -65,6 +66,7 @@ class TrimOptions(TypedDict, total=False):
     tool_tokens: int
     tool_rules: Mapping[str, ToolRule | None] | None
     keep_last: int
+    recall_tokens: int
     instruction: str | Preset | None
     count_tokens: CountTokens | None
     store: OriginalStore | None

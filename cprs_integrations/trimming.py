@@ -1,9 +1,11 @@
 """Keeps a chat history within a budget: what is shortened once and frozen, and what is left out when it must be.
 
-Two moments, and nothing in between:
+Three moments, and nothing in between:
 
 * **A tool result is shortened when it first appears**, under the request that it was produced for. The result depends
   on what stands before it only, so every later request repeats its bytes and the provider's prompt cache keeps hitting.
+* **A new request** may need lines that were shortened or left out before it was made. They are brought back verbatim,
+  in a message of their own before it: added at the end, so that nothing which was sent changes.
 * **A compaction** happens when the history outgrows ``max_tokens``: the turns that have least to do with the current
   request are left out, at once far enough that the next compaction is many turns away.
 """
@@ -28,6 +30,7 @@ from cprs_integrations.accounting import Ledger
 from cprs_integrations.adapting import Compresses
 from cprs_integrations.messages import (
     EXPAND_TOOL,
+    RECALL_START,
     Message,
     ToolCall,
     Turn,
@@ -42,8 +45,9 @@ from cprs_integrations.messages import (
     write_notice,
 )
 from cprs_integrations.ranking import CountTokens, Goal, score_pieces
+from cprs_integrations.recall import recall_lines
 from cprs_integrations.shortening import FORMAT, ResultShortener, ToolRule, TrimOptions
-from cprs_integrations.store import OriginalStore
+from cprs_integrations.store import KEY_CHARACTERS, OriginalStore, key_of
 from cprs_integrations.tool_output import MIN_TOOL_TOKENS
 
 __all__ = ["HistoryTrimmer", "ToolRule", "TrimOptions", "TrimUsage", "Trimmed"]
@@ -58,6 +62,8 @@ _TURNS = "turns"  # the preset for conversation turns
 _RECENCY = 0.1  # how much the newest turn gains over the oldest, beside scores of about 0 to 1.5
 _PART_CHARACTERS = 2_000  # a longer turn is scored in parts
 _WRITTEN_BEFORE = re.compile(r"cprs: kept [^\"\n\]]*?, (\d[\d,]*) tokens before")
+_KEY = re.compile(rf"call {EXPAND_TOOL} with key ([0-9a-f]{{{KEY_CHARACTERS}}})")
+_NOTHING = "-"
 _NOTE = re.compile(r"cprs: kept [^\"\n\]]*")
 
 
@@ -112,6 +118,7 @@ class HistoryTrimmer(ResultShortener):
         tool_tokens: int = 1_000,
         tool_rules: Mapping[str, ToolRule | None] | None = None,
         keep_last: int = 4,
+        recall_tokens: int = 500,
         instruction: str | Preset | None = None,
         count_tokens: CountTokens | None = None,
         store: OriginalStore | None = None,
@@ -128,6 +135,8 @@ class HistoryTrimmer(ResultShortener):
             raise InputError(f"max_tokens is {max_tokens}; it must be at least 1 (leave it out for no budget)")
         if keep_last < 0:
             raise InputError(f"keep_last is {keep_last}; it must be 0 or more turns")
+        if recall_tokens < 0:
+            raise InputError(f"recall_tokens is {recall_tokens}; it must be 0 or more")
         super().__init__(
             compressor,
             tool_tokens=tool_tokens,
@@ -138,6 +147,7 @@ class HistoryTrimmer(ResultShortener):
         )
         self.max_tokens = max_tokens
         self.keep_last = keep_last
+        self.recall_tokens = recall_tokens
 
     def trim(self, messages: Sequence[Message]) -> Trimmed:
         """The history within ``max_tokens``, once: for a history that is sent now and not continued from here.
@@ -180,7 +190,9 @@ class HistoryTrimmer(ResultShortener):
             over_budget=trimmed.usage.over_budget,
         )
 
-    def _run(self, messages: Sequence[Message], keep: Callable[[list[Message]], tuple[list[Message], int]]) -> Trimmed:
+    def _run(
+        self, messages: Sequence[Message], keep: Callable[[list[Message], list[Message]], tuple[list[Message], int]]
+    ) -> Trimmed:
         began = time.perf_counter()
         repair = repair_pairs([replace(message, index=index) for index, message in enumerate(messages)])
         if repair.is_needed:
@@ -189,7 +201,7 @@ class HistoryTrimmer(ResultShortener):
                 *(repair.added, repair.moved, repair.removed),
             )
         written = self._shorten_results(repair.messages)
-        kept, compactions = keep(written)
+        kept, compactions = keep(written, repair.messages)
         tokens = self.count(kept)
         before = [self._original_tokens(message) for message in repair.messages]
         usage = TrimUsage(
@@ -228,26 +240,69 @@ class HistoryTrimmer(ResultShortener):
             written.append(message)
         return written
 
-    def _trim_once(self, messages: list[Message]) -> tuple[list[Message], int]:
+    def _trim_once(self, messages: list[Message], originals: list[Message]) -> tuple[list[Message], int]:
         if self.max_tokens is None or self.count(messages) <= self.max_tokens:
             return messages, 0
         return self._compact(messages, self.max_tokens), 1
 
-    def _replay(self, messages: list[Message]) -> tuple[list[Message], int]:
-        """Messages in order; before every call of the model, a compaction where the budget is exceeded."""
-        if self.max_tokens is None:
-            return messages, 0
+    def _replay(self, messages: list[Message], originals: list[Message]) -> tuple[list[Message], int]:
+        """Messages in order: before a request what it needs of earlier text, before a model call any due compaction."""
         view: list[Message] = []
+        hidden: list[str] = []  # texts that are not in the view, or not whole
+        # In a history that was trimmed before, what earlier requests needed is there already.
+        is_ours = any(message.is_notice or message.is_recall for message in originals)
+        last_call = max((i for i, message in enumerate(messages) if message.role == "assistant"), default=-1)
         tokens = compactions = 0
-        for message in [*messages, None]:
-            if tokens > self.max_tokens and (message is None or message.role == "assistant"):
+        for place, (message, original) in enumerate([*zip(messages, originals, strict=True), (None, None)]):
+            is_call = message is None or message.role == "assistant"
+            if self.max_tokens is not None and tokens > self.max_tokens and is_call:
                 shorter = self._compact(view, int(COMPACT_TO * self.max_tokens))
                 compactions += len(shorter) < len(view)
+                hidden += _missing_texts(view, shorter)
                 view, tokens = shorter, self.count(shorter)
-            if message is not None:
-                view.append(message)
-                tokens += count_message(message, self.count_text)
+            if message is None or original is None:
+                break
+            may_recall = is_request(message) and not (is_ours and place < last_call)
+            recalled = self._recall(message, hidden, view) if may_recall else []
+            hidden += self._hidden_texts(message, original)
+            view += [*recalled, message]
+            tokens += self.count([*recalled, message])
+        if view and is_request(view[-1]):
+            self._results.put(_prefix_key(view), _NOTHING)  # asked and answered, also when this output comes back
         return view, compactions
+
+    def _recall(self, message: Message, hidden: list[str], view: list[Message]) -> list[Message]:
+        """The message that brings back what a request needs; none where nothing does, or where it is there."""
+        if not hidden or not self.recall_tokens or (view and view[-1].is_recall):
+            return []
+        if self._results.get(_prefix_key([*view, message])) is not None:
+            return []
+        made_from = [FORMAT, [key_of(text) for text in hidden], message.text, str(self.instruction), self.recall_tokens]
+        key = hashlib.sha256(json.dumps(made_from).encode("ascii")).hexdigest()[:32]
+        known = self._results.get(key) or self.store.frozen(key)
+        if known is None:
+            seen = {line for earlier in view for line in earlier.text.splitlines()}
+            lines = recall_lines(
+                hidden,
+                Goal(message.text, self.instruction),
+                compressor=self.compressor,
+                max_tokens=self.recall_tokens,
+                count_tokens=self.count_text,
+                seen=seen,
+            )
+            known = f"{RECALL_START}\n{lines}" if lines else _NOTHING
+            self.store.freeze(key, known)
+        self._results.put(key, known)
+        return [] if known == _NOTHING else [Message("user", (known,))]
+
+    def _hidden_texts(self, message: Message, original: Message) -> list[str]:
+        """The whole of a message that stands shortened in the history, from the history itself or from the store."""
+        if message.texts != original.texts:
+            return [original.text]
+        keys = [match[1] for text in message.texts for match in _KEY.finditer(text)]
+        if message.is_recall or not keys:
+            return []
+        return [text for key in dict.fromkeys(keys) if (text := self.store.get(key)) is not None]
 
     def _compact(self, view: list[Message], target: int) -> list[Message]:
         """The history with turns left out until ``target`` tokens, most relevant turns kept; remembered for good."""
@@ -279,7 +334,7 @@ class HistoryTrimmer(ResultShortener):
         positions += [index for index, message in enumerate(view) if message.role == "system"]
         held_positions = set(positions)
         gone = [message for index, message in enumerate(view) if index not in held_positions]
-        left = [message for message in gone if not message.is_notice]
+        left = [message for message in gone if not message.is_notice and not message.is_recall]
         if not left:
             return {"keep": list(range(len(view))), "texts": texts, "notice": None}
         notices = [message.texts[0] for message in gone if message.is_notice]
@@ -350,6 +405,8 @@ class HistoryTrimmer(ResultShortener):
         counts = read_notice(message.text) if message.is_notice else None
         if counts is not None:
             return counts[1]
+        if message.is_recall:
+            return 0
         if message.original_tokens is not None:
             return message.original_tokens
         tokens = count_message(message, self.count_text)
@@ -360,10 +417,21 @@ class HistoryTrimmer(ResultShortener):
         return max(tokens, sum(max(int(n.replace(",", "")) for n in found) for found in written if found))
 
     def _note_tokens(self, message: Message) -> int:
-        if message.is_notice:
+        if message.is_notice or message.is_recall:
             return count_message(message, self.count_text)
         notes = [match.group() for text in message.texts for match in _NOTE.finditer(text)]
         return sum(map(self.count_text, notes))
+
+
+def _prefix_key(view: Sequence[Message]) -> str:
+    return "prefix " + hashlib.sha256("".join(message.digest for message in view).encode("ascii")).hexdigest()[:32]
+
+
+def _missing_texts(before: Sequence[Message], after: Sequence[Message]) -> list[str]:
+    """What a compaction took out of the history, message by message."""
+    kept = {id(text) for message in after for text in message.texts}
+    gone = [m for m in before if not m.is_notice and not m.is_recall and not all(id(text) in kept for text in m.texts)]
+    return [transcript([message]) for message in gone]
 
 
 def _carry_out(plan: dict[str, Any], view: list[Message]) -> list[Message]:

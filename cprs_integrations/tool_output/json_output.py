@@ -11,8 +11,9 @@ from cprs_integrations.tool_output.task import Layout, Piece, Task, shorten_layo
 
 NOTE_KEY = "_cprs"
 
-# A value of at most this many characters is kept or dropped whole; a larger container is opened.
+# A value of at most this many characters, or of half the budget, is kept or dropped whole; a larger one is opened.
 _RECORD_CHARACTERS = 600
+_HALF_BUDGET_CHARACTERS = 1.5  # for each token of the budget: JSON has about three characters a token
 # A string beyond this is shortened inside: the output of a command, a page, a file.
 _STRING_CHARACTERS = 1_200
 # A plain value of at most this many characters says which record it stands in (an id, a name, a status).
@@ -52,9 +53,10 @@ def shorten_json(text: str, task: Task, shorten_string: Callable[[str, Task], st
     start = parse_json(text)
     if start is None:
         return None
-    root = _read(text, start, start, len(text.rstrip(" \t\r\n")), is_root=True)
+    limit = max(_RECORD_CHARACTERS, int(_HALF_BUDGET_CHARACTERS * task.max_tokens))
+    root = _read(text, (start, start, len(text.rstrip(" \t\r\n"))), limit, is_root=True)
     pieces: list[Piece] = []
-    _collect(text, root, pieces, (), task, shorten_string)
+    _collect(text, root, pieces, (), None, task, shorten_string)
     is_list = text[root.value] == "["
     unit = "records" if is_list else "values"
 
@@ -88,11 +90,11 @@ def _skip(text: str, position: int) -> int:
     return match.end() if match else position
 
 
-def _read(text: str, start: int, value: int, end: int, *, is_root: bool = False) -> _Node:
-    """The value's tree, opened where it is too large to be one piece."""
-    node = _Node(start, value, end)
-    if text[value] in "[{" and (is_root or end - value > _RECORD_CHARACTERS):
-        node.children = [_read(text, *bounds) for bounds in _members(text, value)]
+def _read(text: str, bounds: tuple[int, int, int], limit: int, *, is_root: bool = False) -> _Node:
+    """The value's tree, opened where it is too large to be one piece; ``bounds`` as `_members` gives them."""
+    node = _Node(*bounds)
+    if text[node.value] in "[{" and (is_root or node.end - node.value > limit):
+        node.children = [_read(text, inner, limit) for inner in _members(text, node.value)]
     return node
 
 
@@ -117,6 +119,7 @@ def _collect(
     node: _Node,
     pieces: list[Piece],
     context: tuple[int, ...],
+    record: int | None,
     task: Task,
     shorten_string: Callable[[str, Task], str],
 ) -> None:
@@ -134,10 +137,14 @@ def _collect(
         if is_plain and len(naming) < _IDENTIFYING_SCALARS:
             naming.append(child.piece)
         prior = 0.3 if is_keyed and _TELLING_KEY.match(text, child.start) else 0.05 if is_plain else 0.0
-        pieces.append(Piece(child.start, child.end, prior, context, _inside(text, child, task, shorten_string)))
+        inside = _inside(text, child, task, shorten_string)
+        pieces.append(Piece(child.start, child.end, prior, context, inside, record))
     for child in node.children:
         if child.children:
-            _collect(text, child, pieces, (*context, *naming), task, shorten_string)
+            is_record = text[node.value] == "["
+            _collect(
+                text, child, pieces, (*context, *naming), child.value if is_record else record, task, shorten_string
+            )
 
 
 def _inside(text: str, node: _Node, task: Task, shorten_string: Callable[[str, Task], str]) -> str | None:

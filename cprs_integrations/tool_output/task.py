@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cprs_integrations.adapting import Compresses
 from cprs_integrations.ranking import CountTokens, Goal, score_pieces
@@ -17,13 +18,18 @@ from cprs_integrations.ranking import CountTokens, Goal, score_pieces
 # A note may turn out longer than the one it was measured with, by its numbers.
 _NOTE_MARGIN = 4
 
+# Of the best score in a record, what its other parts gain.
+_RECORD_SHARE = 0.7
+
 
 @dataclass(frozen=True)
 class Piece:
     """A range of the text that stays or goes as a whole; characters, end exclusive.
 
     ``prior`` is added to its score; ``needs`` are the indices of pieces that must stay when it does (a header row, the
-    signature around a line of code); ``text`` stands for the range where the structure has shortened its inside.
+    signature around a line of code); ``text`` stands for the range where the structure has shortened its inside;
+    ``record`` is the number of the record that the piece is a part of: what is wanted of one part is the record, so
+    its other parts gain from it.
     """
 
     start: int
@@ -31,6 +37,7 @@ class Piece:
     prior: float = 0.0
     needs: tuple[int, ...] = ()
     text: str | None = None
+    record: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ def shorten_layout(layout: Layout, task: Task) -> str:
     priors = np.array([piece.prior for piece in pieces], dtype=np.float32)
     texts = [layout.text_of(index) for index in range(len(pieces))]
     scores = score_pieces(texts, task.goal, task.compressor, priors)
-    order = _order(scores, layout.alike)
+    order = _order(_with_records(scores, pieces), layout.alike)
     costs: dict[int, int] = {}
 
     def cost(index: int) -> int:
@@ -93,7 +100,17 @@ def shorten_layout(layout: Layout, task: Task) -> str:
     return _fit(layout, chosen, task)
 
 
-def _order(scores: np.ndarray, alike: Sequence[int] | None) -> list[int]:
+def _with_records(scores: NDArray[np.float32], pieces: Sequence[Piece]) -> NDArray[np.float32]:
+    """float32, (n,): scores, with a share of the best score of its record for every part of one."""
+    best: dict[int, float] = {}
+    for piece, score in zip(pieces, scores.tolist(), strict=True):
+        if piece.record is not None:
+            best[piece.record] = max(best.get(piece.record, 0.0), score)
+    gains = [0.0 if piece.record is None else _RECORD_SHARE * best[piece.record] for piece in pieces]
+    return scores + np.array(gains, dtype=np.float32)
+
+
+def _order(scores: NDArray[np.float32], alike: Sequence[int] | None) -> list[int]:
     """Indices, best first; every further piece of a group of look-alikes comes as if it scored less."""
     if alike is None:
         return np.argsort(-scores, kind="stable").tolist()
