@@ -79,6 +79,12 @@ def _candidates(segments: NDArray[np.int64], scores: NDArray[np.float32]) -> Can
     return Candidates(segments[:, 0], segments[:, 1], scores[np.arange(len(segments)), tags], tags.astype(np.int64))
 
 
+# Where a critic hesitates between two places for one answer, "outside" is likelier than each of them, and the best path
+# would keep neither. Weighed down it makes both candidates; threshold and budget then judge them by their scores.
+# Measured on 200 SQuAD dev questions: token F1 of the best span 56.8 at weight 1, 60.1 at 0.3, 64.2 at 0.1.
+KEYWORD_OUTSIDE = 0.1
+
+
 def by_keyword(context: ScoredContext) -> Candidates:
     """Spans with borders of their own: the best legal label path of each window, per tag.
 
@@ -90,7 +96,8 @@ def by_keyword(context: ScoredContext) -> Candidates:
     keep = context.keep
     sums = np.concatenate([np.zeros((1, keep.shape[1])), np.cumsum(keep, axis=0, dtype=np.float64)])
     for tag in range(keep.shape[1]):
-        first, last = decode_spans(context.scores[:, 4 * tag : 4 * tag + 4], ranges)
+        scored = context.scores[:, 4 * tag : 4 * tag + 4]
+        first, last = decode_spans(scored, ranges, outside_weight=KEYWORD_OUTSIDE)
         starts.append(context.context.starts[first])
         ends.append(_span_ends(context.context, last))
         scores.append((sums[last + 1, tag] - sums[first, tag]) / (last + 1 - first))
@@ -129,13 +136,14 @@ def _span_ends(context: Context, last_tokens: NDArray[np.int64]) -> NDArray[np.i
 
 
 def decode_spans(
-    scores: NDArray[np.float32], windows: NDArray[np.int64]
+    scores: NDArray[np.float32], windows: NDArray[np.int64], outside_weight: float = 1.0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Spans of the best label path (Viterbi) with legal transitions, all windows at once.
 
     Args:
         scores: float32 (n, 4): probabilities of B, I, O, E per token.
         windows: int64 (w, 2): token ranges that are decoded apart, one after the other, covering all tokens.
+        outside_weight: what the probability of O is multiplied by; below 1 more spans are found.
 
     Returns:
         int64 (s,) twice: first and last token of each span, ascending.
@@ -149,6 +157,7 @@ def decode_spans(
     rows = np.repeat(np.arange(len(windows)), lengths)
     columns = np.arange(len(scores)) - np.repeat(begins, lengths)
     logs[rows, columns] = np.log(np.maximum(scores, 1e-9))
+    logs[rows, columns, O] += np.log(np.float32(outside_weight))
     penalty = np.where(_LEGAL, 0.0, -1e9).astype(np.float32)
     best = logs[:, 0] + np.array([0.0, -1e9, 0.0, -1e9], dtype=np.float32)  # a span begins with B  # (w, 4)
     came_from = np.zeros((steps, len(windows), 4), dtype=np.int8)

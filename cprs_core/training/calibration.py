@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from cprs_core.critics.token_critic import TokenCritic
 from cprs_core.scorer import LABELS, OUTSIDE
-from cprs_core.selection import decode_spans
+from cprs_core.selection import KEYWORD_OUTSIDE, decode_spans
 from cprs_core.training.corpus import Corpus
 from cprs_core.training.sampling import Augmentation, Batch, Source, Vocabulary, WindowSampler
+from cprs_core.training.views import VIEWS, View
 
 _log = logging.getLogger(__name__)
 
@@ -49,31 +50,34 @@ def calibrate(
     device: torch.device,
     groups: int = 256,
     batch_groups: int = 32,
+    length: int = 512,
     empty: float = 0.95,
     seed: int = 99,
+    views: Mapping[str, View] = VIEWS,
 ) -> dict[str, Calibration]:
     """Thresholds per granularity.
 
     Args:
+        length: tokens of each window.
         groups: queries per granularity, each with one window that holds the evidence and two that do not.
         empty: share of windows without evidence that must stay empty; the threshold is the least that reaches it.
             Held-out windows are full of look-alikes, harder than those of most texts.
     """
     results: dict[str, Calibration] = {}
-    for granularity, views in _VIEWS.items():
+    for granularity, names in _VIEWS.items():
         sources = [
-            source for source in mixture if source.view in views and source.set_name not in ("sentences", "cipher")
+            source for source in mixture if source.view in names and source.set_name not in ("sentences", "cipher")
         ]
         if not sources:
             continue
         plain = Augmentation(no_evidence=0.1, wrong_entity=0.0, synonyms=0.0, dropped_words=0.0)
-        sampler = WindowSampler(corpus, vocabulary, sources, seed, plain, held_out=True)
+        sampler = WindowSampler(corpus, vocabulary, sources, seed, plain, held_out=True, views=views)
         if not sampler.has_queries:
             continue
         best: list[float] = []
         right: list[float] = []
         for _ in range(max(1, groups // batch_groups)):
-            batch = sampler.batch(critic.encoder.config.max_positions, batch_groups, 3)
+            batch = sampler.batch(length, min(groups, batch_groups), 3)
             scores = _score(critic, batch, device, vocabulary.unknown)
             top, found = _spans(scores, batch) if granularity == "keyword" else _sentences(scores, batch)
             best += top
@@ -126,7 +130,7 @@ def _spans(scores: NDArray[np.float32], batch: Batch) -> tuple[list[float], list
     outside[OUTSIDE] = 1.0
     flat[batch.labels.ravel() < 0] = outside
     windows = np.stack([np.arange(w) * length, np.arange(1, w + 1) * length], axis=1)
-    first, last = decode_spans(flat, windows)
+    first, last = decode_spans(flat, windows, outside_weight=KEYWORD_OUTSIDE)
     sums = np.concatenate([[0.0], np.cumsum(1.0 - flat[:, OUTSIDE], dtype=np.float64)])
     means = (sums[last + 1] - sums[first]) / (last + 1 - first)
     top = np.zeros(w)

@@ -6,6 +6,7 @@ look like it, so that sentences compete over more text than one window, as they 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,10 +104,12 @@ class WindowSampler:
         augmentation: Augmentation | None = None,
         teacher_sets: frozenset[str] = frozenset(),
         held_out: bool = False,
+        views: Mapping[str, View] = VIEWS,
     ) -> None:
         """``held_out`` draws only from the queries that training never sees: one in `HELD_OUT`."""
         self._corpus = corpus
         self._vocabulary = vocabulary
+        self._views = views
         self._rng = np.random.default_rng(seed)
         self._augmentation = augmentation or Augmentation()
         self._mixture = mixture
@@ -183,7 +186,7 @@ class WindowSampler:
         rows = np.flatnonzero(corpus.query_sets == corpus.names.index(source.set_name))
         if len(rows) >= 2 * HELD_OUT and not every:
             rows = rows[(rows % HELD_OUT == 0) == self._held_out]
-        view = VIEWS[source.view]
+        view = self._views[source.view]
         if source.set_name != "synthetic":
             return rows
         kinds = np.array([tag.split(":")[0] == view.tag for tag in self._tags])
@@ -192,7 +195,7 @@ class WindowSampler:
     def _key(self, query: int, source: Source) -> object:
         """What is equal for queries that ask for the same: the kind of name, else the words."""
         corpus = self._corpus
-        if VIEWS[source.view].tag == "entity":
+        if self._views[source.view].tag == "entity":
             group = int(corpus.document_groups[corpus.query_documents[query]])
             return group, int(corpus.query_kinds[query])
         return corpus.query_tokens[corpus.query_starts[query] : corpus.query_starts[query + 1]].tobytes()
@@ -205,11 +208,11 @@ class WindowSampler:
         corpus = self._corpus
         found: dict[tuple[Source, object], list[NDArray[np.int64]]] = {}
         for source in self._mixture:
-            if not VIEWS[source.view].shared:
+            if not self._views[source.view].shared:
                 continue
             for query in self._matching(source, every=True).tolist():
                 rows = corpus.evidence[corpus.evidence_starts[query] : corpus.evidence_starts[query + 1]]
-                matching = [tag.split(":")[0] == VIEWS[source.view].tag for tag in self._tags[rows[:, 2]]]
+                matching = [tag.split(":")[0] == self._views[source.view].tag for tag in self._tags[rows[:, 2]]]
                 found.setdefault((source, self._key(query, source)), []).append(
                     rows[np.array(matching, dtype=bool), :2]
                 )
@@ -225,7 +228,7 @@ class WindowSampler:
                 return self._recorded_task(int(queries[self._rng.integers(len(queries))]), source)
 
     def _recorded_task(self, query: int, source: Source) -> _Task:
-        corpus, view = self._corpus, VIEWS[source.view]
+        corpus, view = self._corpus, self._views[source.view]
         document = int(corpus.query_documents[query])
         tokens = corpus.query_tokens[corpus.query_starts[query] : corpus.query_starts[query + 1]].astype(np.int32)
         rows = corpus.evidence[corpus.evidence_starts[query] : corpus.evidence_starts[query + 1]]
@@ -262,7 +265,9 @@ class WindowSampler:
         is_one = len(spans) == 1 and self._teacher[corpus.document_sets[document]]
         teacher = len(corpus.query_sets) + int(chosen[0]) if is_one else -1
         empty = np.empty(0, dtype=np.int32)
-        return self._harder(_Task(VIEWS[source.view], source, tokens, document, spans, empty, teacher, _NONE), None)
+        return self._harder(
+            _Task(self._views[source.view], source, tokens, document, spans, empty, teacher, _NONE), None
+        )
 
     def _some_words(self, tokens: NDArray[np.int32], keep: float) -> NDArray[np.int32]:
         """Whole words of ``tokens``: one run of them, or each with chance ``keep``."""
@@ -345,9 +350,12 @@ class WindowSampler:
         if gold and task.show_document:
             pieces.append(self._piece_of(task.document, room, around=task.evidence))
             filled = pieces[0][1] - pieces[0][0]
+        misses = 0
         while filled < room:
             piece = self._piece_of(self._neighbour(task), room, around=[])
-            if not (pieces and piece[0] < pieces[0][1] and pieces[0][0] < piece[1]):
+            misses += 1
+            # The same text twice is only shown where there is no other.
+            if misses > 50 or not (pieces and piece[0] < pieces[0][1] and pieces[0][0] < piece[1]):
                 pieces.append(piece)
                 filled += piece[1] - piece[0]
         if len(pieces) > 1 and gold and task.show_document:

@@ -6,7 +6,7 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from cprs_core.training.corpus import Corpus
 from cprs_core.training.losses import LossWeights, TrainingCritic
 from cprs_core.training.sampling import Augmentation, Batch, Source, Vocabulary, WindowSampler
 from cprs_core.training.teacher import embed, neighbours
-from cprs_core.training.views import VIEWS
+from cprs_core.training.views import VIEWS, View
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ def train(
     *,
     teacher: Path | None = None,
     teacher_sets: frozenset[str] = frozenset(),
+    views: Mapping[str, View] = VIEWS,
     resume: bool = False,
     on_step: OnStep | None = None,
 ) -> Path:
@@ -96,8 +97,8 @@ def train(
     critic, critic_config, tokenizer = load_critic(base)
     critic.train().requires_grad_(True)
     wise = (critic if teacher is None else load_critic(teacher)[0]).encoder if teacher_sets else None
-    vocabulary, embeddings = _prepare_vocabulary(corpus, critic, tokenizer, accelerator.device, wise)
-    sampler = WindowSampler(corpus, vocabulary, mixture, config.seed, config.augmentation, teacher_sets)
+    vocabulary, embeddings = _prepare_vocabulary(corpus, critic, tokenizer, accelerator.device, wise, views)
+    sampler = WindowSampler(corpus, vocabulary, mixture, config.seed, config.augmentation, teacher_sets, views=views)
     stream = _Stream(sampler, config, accelerator.process_index)
     loader = DataLoader(
         stream, batch_size=None, num_workers=config.workers, prefetch_factor=4 if config.workers else None
@@ -139,10 +140,11 @@ def train(
             state.save(step)
             saved = time.monotonic()
     if accelerator.is_main_process:
+        longest = max(length for length, _ in config.lengths)
         found = calibrate(
             average.eval(), corpus, vocabulary, mixture, device=accelerator.device, groups=config.held_out
         )
-        thresholds = {name: round(one.threshold, 4) for name, one in found.items()}
+        thresholds = dict(critic_config.thresholds) | {name: round(one.threshold, 4) for name, one in found.items()}
         final = replace(critic_config, name=config.name, thresholds=thresholds)
         save_critic(out, average, final, (base / "tokenizer.json").read_text(encoding="utf-8"))
         summary = {"steps": step, "seconds": time.monotonic() - began, "losses": sums, "settings": asdict(config)}
@@ -228,7 +230,12 @@ class _State:
 
 
 def _prepare_vocabulary(
-    corpus: Corpus, critic: TokenCritic, tokenizer: WordPieceTokenizer, device: torch.device, wise: Encoder | None
+    corpus: Corpus,
+    critic: TokenCritic,
+    tokenizer: WordPieceTokenizer,
+    device: torch.device,
+    wise: Encoder | None,
+    views: Mapping[str, View],
 ) -> tuple[Vocabulary, Tensor | None]:
     """What the sampler needs of the vocabulary, and the teacher's embeddings of all queries, then all sentences."""
     words = tokenizer.vocabulary()
@@ -257,10 +264,14 @@ def _prepare_vocabulary(
             outside=int(critic.outside_word),
             unknown=tokenizer.unknown_id,
             instructions={
-                name: [tokenizer.encode(text).ids for text in view.instructions] for name, view in VIEWS.items()
+                name: [tokenizer.encode(text).ids for text in view.instructions] for name, view in views.items()
             },
             own_instructions=[tokenizer.encode(text).ids for text in corpus.instructions],
-            tag_words={word: int(tokenizer.word_ids(word)[0]) for view in VIEWS.values() for word in view.tag_words},
+            tag_words={
+                word: int(tokenizer.word_ids(word)[0])
+                for view in [*VIEWS.values(), *views.values()]
+                for word in view.tag_words
+            },
             content=content,
             continues=continues,
             neighbours=table,

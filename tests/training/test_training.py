@@ -1,0 +1,228 @@
+"""The training kit on a handful of made-up records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cprs_core import Compressor, InputError
+from cprs_core.critics import embedded_folder
+from cprs_core.critics.checkpoint import restore, shrink
+from cprs_core.critics.matching import match_runs
+from cprs_core.scorer import LABELS, WordTokenizer
+from cprs_core.training.cipher import cipher_records
+from cprs_core.training.cli import views_of
+from cprs_core.training.corpus import NEGATIVES, Corpus, build_corpus
+from cprs_core.training.losses import competition, keep_logits
+from cprs_core.training.records import Evidence, EvidenceSet, Record, read_inline
+from cprs_core.training.sampling import Augmentation, Source, Vocabulary, WindowSampler
+from cprs_core.training.synthetic import make_synthetic
+from cprs_core.training.views import VIEWS
+from cprs_core.training.vocabulary import extend_vocabulary
+
+PARAGRAPHS = [
+    "The mill stood by the river. Its wheel turned day and night. The miller slept little.",
+    "A ferry crossed at noon. It carried salt and mail. Nobody paid in silver.",
+    "Snow fell on the pass. The mules waited below. The guide smoked a pipe.",
+]
+
+
+def write_records(path: Path, count: int = 12) -> Path:
+    rows = []
+    for number in range(count):
+        fact = f"Warden {number} keeps the brass key of tower {number}."
+        text = f"{PARAGRAPHS[number % 3]} {fact} {PARAGRAPHS[(number + 1) % 3]}"
+        start = text.index(fact)
+        rows.append(
+            {
+                "query": f"Who keeps the key of tower {number}?",
+                "documents": [{"id": "d", "text": text}],
+                "evidence": [{"document_id": "d", "start": start, "end": start + len(fact), "tag": "fact"}],
+            }
+        )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def word_corpus(sets: list[EvidenceSet]) -> tuple[Corpus, WordTokenizer]:
+    tokenizer = WordTokenizer()
+    none = [np.full((len(one.records), NEGATIVES), -1, dtype=np.int32) for one in sets]
+    return build_corpus(sets, tokenizer, none), tokenizer
+
+
+def word_vocabulary(size: int) -> Vocabulary:
+    rows = np.array([1, 2], dtype=np.int32)
+    words = {word: 3 + i for i, word in enumerate(sorted({w for view in VIEWS.values() for w in view.tag_words}))}
+    return Vocabulary(
+        cls=0,
+        sep=1,
+        outside=2,
+        unknown=size,
+        instructions={name: [rows] for name in VIEWS},
+        own_instructions=[rows],
+        tag_words=words,
+        content=np.ones(size, dtype=bool),
+        continues=np.zeros(size, dtype=bool),
+        neighbours=np.full((size, 4), -1, dtype=np.int32),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "not JSON"),
+        ("[]", "must be an object"),
+        ('{"query": "q", "documents": []}', "'documents' must be a list"),
+        ('{"query": "", "documents": [{"id": "a", "text": "t"}]}', "'query' must be a non-empty string"),
+        (
+            '{"query": "q", "documents": [{"id": "a", "text": "t"}],'
+            ' "evidence": [{"document_id": "a", "start": 0, "end": 9}]}',
+            "does not lie in its document",
+        ),
+        (
+            '{"query": "q", "documents": [{"id": "a", "text": "t"}],'
+            ' "evidence": [{"document_id": "b", "start": 0, "end": 1}]}',
+            "must name one of the record's documents",
+        ),
+    ],
+)
+def test_a_bad_record_is_named_by_line_and_reason(tmp_path: Path, line: str, reason: str) -> None:
+    path = write_records(tmp_path / "mine.jsonl", 2)
+    path.write_text(path.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"mine\.jsonl line 3: .*") as error:
+        read_inline(path)
+    assert reason in str(error.value)
+
+
+def test_sampled_labels_cover_exactly_the_evidence(tmp_path: Path) -> None:
+    one = read_inline(write_records(tmp_path / "mine.jsonl"), "mine")
+    corpus, tokenizer = word_corpus([one])
+    plain = Augmentation(no_evidence=0.0, wrong_entity=0.0, synonyms=0.0, dropped_words=0.0)
+    sampler = WindowSampler(corpus, word_vocabulary(500), [Source("mine", "fact", 1.0)], 3, plain)
+    batch = sampler.batch(length=96, groups=8, windows=2)
+    words = {id: word for word, id in tokenizer.vocabulary.items()}
+    kept = [
+        " ".join(words[int(id)] for id in batch.ids[row][(batch.labels[row] >= 0) & (batch.labels[row] != 2)])
+        for row in range(0, 16, 2)
+    ]
+    assert all(text.startswith("warden") and text.endswith(".") for text in kept), kept
+    assert all((batch.labels[row] == LABELS.index("B")).sum() == 1 for row in range(0, 16, 2))
+    assert batch.sentence_kept.sum() == 8  # the second window of a group holds no evidence
+
+
+def test_two_samplers_with_one_seed_draw_the_same(tmp_path: Path) -> None:
+    one = read_inline(write_records(tmp_path / "mine.jsonl"), "mine")
+    corpus, _ = word_corpus([one])
+    draw = [
+        WindowSampler(corpus, word_vocabulary(500), [Source("mine", "fact", 1.0)], 5).batch(64, 4, 2).ids
+        for _ in range(2)
+    ]
+    assert np.array_equal(draw[0], draw[1])
+
+
+def test_a_corpus_survives_its_file(tmp_path: Path) -> None:
+    corpus, _ = word_corpus([read_inline(write_records(tmp_path / "mine.jsonl"), "mine")])
+    corpus.save(tmp_path / "corpus.xz")
+    again = Corpus.load(tmp_path / "corpus.xz")
+    assert np.array_equal(again.evidence, corpus.evidence)
+    assert again.names == corpus.names
+
+
+def test_synthetic_evidence_is_a_whole_planted_line() -> None:
+    made = make_synthetic(90, PARAGRAPHS, seed=4)
+    spans = [made.texts[e.document][e.start : e.end] for record in made.records for e in record.evidence]
+    assert len(spans) > 60
+    assert all(span == span.strip() and len(span) > 5 for span in spans)
+    assert any(not record.evidence for record in made.records)
+
+
+def test_exchanged_letters_leave_positions_as_they_were() -> None:
+    one = EvidenceSet("plain")
+    document = one.add_document("Ada signed the lease. It rained.", "g")
+    one.records.append(Record("Who signed the lease?", (document,), (Evidence(document, 0, 21, "fact"),)))
+    exchanged = cipher_records(one, 1, seed=2)
+    assert len(exchanged.texts[0]) == len(one.texts[0])
+    assert exchanged.texts[0] != one.texts[0]
+    assert exchanged.records[0].evidence[0].end == 21
+
+
+def test_unknown_tags_get_a_view_of_their_own() -> None:
+    one = EvidenceSet("mine")
+    document = one.add_document("A text.", "g")
+    one.records.append(Record("q", (document,), (Evidence(document, 0, 1, "liability"),)))
+    views, names = views_of([one])
+    assert names == {"mine": ["liability"]}
+    assert views["liability"].tag_words == ("liability",)
+
+
+def test_new_characters_come_after_the_old_vocabulary() -> None:
+    small = {"model": {"vocab": {"[PAD]": 0, "a": 1}}, "truncation": {"max_length": 9}, "padding": None}
+    data = json.loads(extend_vocabulary(json.dumps(small)))
+    vocabulary = data["model"]["vocab"]
+    assert vocabulary["a"] == 1
+    assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
+    assert {"中", "ก", "##ก", "の"} <= vocabulary.keys()
+    assert data["truncation"] is None
+
+
+def brute_force_runs(context: list[int], query: list[int], limit: int) -> list[int]:
+    longest = [0] * len(context)
+    for length in range(1, limit + 1):
+        shared = {tuple(query[i : i + length]) for i in range(len(query) - length + 1)}
+        for start in range(len(context) - length + 1):
+            if tuple(context[start : start + length]) in shared:
+                for i in range(start, start + length):
+                    longest[i] = max(longest[i], length)
+    return longest
+
+
+def test_match_runs_agree_with_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        context, query = rng.integers(0, 4, size=25).tolist(), rng.integers(0, 4, size=9).tolist()
+        of_context, of_query = match_runs(torch.tensor([context]), torch.tensor([query]), 5)
+        assert of_context[0].tolist() == brute_force_runs(context, query, 5)
+        assert of_query[0].tolist() == brute_force_runs(query, context, 5)
+
+
+def test_competition_is_won_by_the_kept_sentence_or_by_nothing() -> None:
+    kept = torch.tensor([True, False, False, False])
+    groups = torch.tensor([0, 0, 1, 1])
+    everywhere = torch.ones(4, dtype=torch.bool)
+    good = competition(torch.tensor([8.0, -8.0, -8.0, -8.0]), kept, groups, everywhere)
+    bad = competition(torch.tensor([-8.0, 8.0, 8.0, -8.0]), kept, groups, everywhere)
+    assert good < 0.01
+    assert bad > 5.0
+
+
+def test_keep_logit_is_the_log_odds_of_not_outside() -> None:
+    logits = torch.randn(5, 4)
+    probability = 1 - logits.softmax(1)[:, LABELS.index("O")]
+    assert torch.allclose(keep_logits(logits).sigmoid(), probability, atol=1e-6)
+
+
+def test_shrunk_matrices_come_back_within_half_a_step() -> None:
+    matrix = torch.randn(50, 64)
+    again = restore(shrink({"w": matrix}))["w"]
+    step = matrix.abs().amax(dim=1, keepdim=True) / 127
+    assert bool(((again - matrix).abs() <= 0.51 * step + 1e-3 * matrix.abs()).all())
+
+
+@pytest.mark.skipif(not (embedded_folder() / "model.safetensors").exists(), reason="the embedded critic is not here")
+def test_a_fine_tuned_critic_loads_and_compresses(tmp_path: Path) -> None:
+    pytest.importorskip("bm25s", reason="needs the extra 'train'")
+    from cprs_core.cli import main
+
+    data = write_records(tmp_path / "mine.jsonl")
+    out = tmp_path / "critic"
+    code = main(["train", "--data", str(data), "--out", str(out), "--steps", "2", "--batch-tokens", "1536"])
+    assert code == 0
+    result = Compressor.from_pretrained(out, device="cpu").compress(
+        "Warden 3 keeps the brass key of tower 3. It rained.", "Who keeps the key of tower 3?", max_tokens=11
+    )
+    assert result.text == "Warden 3 keeps the brass key of tower 3."
+    assert json.loads((out / "training.json").read_text(encoding="utf-8"))["steps"] == 2
