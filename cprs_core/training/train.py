@@ -142,7 +142,14 @@ def train(
     if accelerator.is_main_process:
         longest = max(length for length, _ in config.lengths)
         found = calibrate(
-            average.eval(), corpus, vocabulary, mixture, device=accelerator.device, groups=config.held_out
+            average.eval(),
+            corpus,
+            vocabulary,
+            mixture,
+            device=accelerator.device,
+            groups=config.held_out,
+            length=longest,
+            views=views,
         )
         thresholds = dict(critic_config.thresholds) | {name: round(one.threshold, 4) for name, one in found.items()}
         final = replace(critic_config, name=config.name, thresholds=thresholds)
