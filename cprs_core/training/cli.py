@@ -29,7 +29,7 @@ def add_train_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--base", default="embedded", metavar="DIR", help="a critic's folder; default: the embedded one"
     )
     parser.add_argument("--recipe", action="store_true", help="make cprs-mini itself, from all-MiniLM-L6-v2")
-    parser.add_argument("--steps", type=int, default=None, help="optimizer steps (default 300; with --recipe 7,000)")
+    parser.add_argument("--steps", type=int, default=None, help="optimizer steps (default 300; with --recipe 6,000)")
     parser.add_argument("--minutes", type=float, default=None, help="stop after so many minutes, whichever ends first")
     parser.add_argument("--learning-rate", type=float, default=None, help="default 1e-4; with --recipe 2.5e-4")
     parser.add_argument(
@@ -61,7 +61,7 @@ def _train_recipe(args: argparse.Namespace) -> Path:
     work = args.out / "prepared"
     if not (work / "corpus.xz").exists():
         prepare(args.data[0], work)
-    config = _config(args, "cprs-mini", steps=7_000, learning_rate=2.5e-4)
+    config = _config(args, "cprs-mini", steps=6_000, learning_rate=2.5e-4)
     return train(
         Corpus.load(work / "corpus.xz"),
         work / "base",
