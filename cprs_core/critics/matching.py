@@ -33,6 +33,8 @@ def match_runs(context: Tensor, query: Tensor, limit: int) -> tuple[Tensor, Tens
             longer = torch.zeros_like(runs)
             longer[:, 1:, 1:] = runs[:, :-1, :-1]
             runs = longer & equal
+            if runs.device.type == "cpu" and not bool(runs.any()):  # elsewhere asking costs more than going on
+                break
         of_context[_covered(runs.any(dim=2), length)] = length
         of_query[_covered(runs.any(dim=1), length)] = length
     return of_context, of_query

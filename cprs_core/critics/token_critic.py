@@ -43,14 +43,14 @@ class TokenCritic(nn.Module):
             int64, (w, n): 0 for tokens that are neither context nor asked for.
         """
         limit = self.encoder.config.match_limit
-        end = int(asked.max())
-        places = torch.arange(end, device=ids.device)
-        is_asked = (places >= asked[:, :1]) & (places < asked[:, 1:])  # (w, end)
+        begin, end = int(asked[:, 0].min()), int(asked[:, 1].max())
+        places = torch.arange(begin, end, device=ids.device)
+        is_asked = (places >= asked[:, :1]) & (places < asked[:, 1:])  # (w, end - begin)
         known = ids != unknown
-        query = torch.where(is_asked & known[:, :end], ids[:, :end], ABSENT)
+        query = torch.where(is_asked & known[:, begin:end], ids[:, begin:end], ABSENT)
         of_context, of_query = match_runs(torch.where((parts == 1) & known, ids, EXCLUDED), query, limit)
         rows = of_context
-        rows[:, :end] += torch.where(is_asked, of_query + limit + 1, 0)
+        rows[:, begin:end] += torch.where(is_asked, of_query + limit + 1, 0)
         return rows
 
     def tag_rows(self, tags: list[Tensor]) -> Tensor:
