@@ -99,10 +99,6 @@ def train(
     wise = (critic if teacher is None else load_critic(teacher)[0]).encoder if teacher_sets else None
     vocabulary, embeddings = _prepare_vocabulary(corpus, critic, tokenizer, accelerator.device, wise, views)
     sampler = WindowSampler(corpus, vocabulary, mixture, config.seed, config.augmentation, teacher_sets, views=views)
-    stream = _Stream(sampler, config, accelerator.process_index)
-    loader = DataLoader(
-        stream, batch_size=None, num_workers=config.workers, prefetch_factor=4 if config.workers else None
-    )
     if config.compile_layers:
         for layer in critic.encoder.layers:
             layer.compile()
@@ -113,13 +109,43 @@ def train(
     model, optimizer = accelerator.prepare(model, optimizer)
     average = copy.deepcopy(accelerator.unwrap_model(model).critic)
     state = _State(out / "state", accelerator, average)
-    step = state.load() if resume else 0
+    first = state.load() if resume else 0
+    loader = _loader(sampler, config, accelerator.process_index, first)
+    began = time.monotonic()
+    step, losses = _fit(loader, model, optimizer, average, embeddings, accelerator, state, config, first, on_step)
+    if accelerator.is_main_process:
+        longest = max(length for length, _ in config.lengths)
+        where = {"device": accelerator.device, "length": longest, "views": views}
+        found = calibrate(average.eval(), corpus, vocabulary, mixture, groups=config.held_out, **where)
+        thresholds = dict(critic_config.thresholds) | {name: round(one.threshold, 4) for name, one in found.items()}
+        final = replace(critic_config, name=config.name, thresholds=thresholds)
+        save_critic(out, average, final, (base / "tokenizer.json").read_text(encoding="utf-8"))
+        summary = {"steps": step, "seconds": time.monotonic() - began, "losses": losses, "settings": asdict(config)}
+        summary["held_out"] = {name: asdict(one) for name, one in found.items()}
+        (out / "training.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    accelerator.wait_for_everyone()
+    return out
+
+
+def _fit(
+    loader: DataLoader,
+    model: Any,
+    optimizer: Any,
+    average: TokenCritic,
+    embeddings: Tensor | None,
+    accelerator: Any,
+    state: _State,
+    config: TrainingConfig,
+    step: int,
+    on_step: OnStep | None,
+) -> tuple[int, dict[str, float]]:
+    """The loop itself, from ``step`` on; the last step and the losses that were last looked at."""
     began = saved = time.monotonic()
-    sums: dict[str, float] = {}
-    for tensors in _batches(loader):
+    seen: dict[str, float] = {}
+    for tensors in loader:
         elapsed = (time.monotonic() - began) / 60.0
         progress = max(step / config.steps, elapsed / config.minutes if config.minutes else 0.0)
-        if accelerator.num_processes > 1:
+        if accelerator.num_processes > 1:  # clocks differ; processes must stop together
             progress = float(accelerator.reduce(torch.tensor(progress, device=accelerator.device), "mean"))
         if progress >= 1.0:
             break
@@ -134,47 +160,30 @@ def train(
         _follow(average, accelerator.unwrap_model(model).critic, min(config.average, step / (step + 10.0)))
         step += 1
         if step % config.log_steps == 0 and on_step is not None:
-            sums = {name: float(value.detach()) for name, value in losses.items()}
-            on_step(step, progress, sums)
+            seen = {name: float(value.detach()) for name, value in losses.items()}
+            on_step(step, progress, seen)
         if time.monotonic() - saved > 60.0 * config.save_minutes:
             state.save(step)
             saved = time.monotonic()
-    if accelerator.is_main_process:
-        longest = max(length for length, _ in config.lengths)
-        found = calibrate(
-            average.eval(),
-            corpus,
-            vocabulary,
-            mixture,
-            device=accelerator.device,
-            groups=config.held_out,
-            length=longest,
-            views=views,
-        )
-        thresholds = dict(critic_config.thresholds) | {name: round(one.threshold, 4) for name, one in found.items()}
-        final = replace(critic_config, name=config.name, thresholds=thresholds)
-        save_critic(out, average, final, (base / "tokenizer.json").read_text(encoding="utf-8"))
-        summary = {"steps": step, "seconds": time.monotonic() - began, "losses": sums, "settings": asdict(config)}
-        summary["held_out"] = {name: asdict(one) for name, one in found.items()}
-        (out / "training.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    accelerator.wait_for_everyone()
-    return out
+    return step, seen
 
 
 class _Stream(IterableDataset):
     """Endless batches as tensors; every worker of every process draws its own."""
 
-    def __init__(self, sampler: WindowSampler, config: TrainingConfig, process: int) -> None:
+    def __init__(self, sampler: WindowSampler, config: TrainingConfig, process: int, first: int) -> None:
+        """``first`` is the step that is begun with, so that a resumed run does not see the same windows again."""
         self._sampler = sampler
         self._config = config
         self._process = process
+        self._first = first
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         info = torch.utils.data.get_worker_info()
         worker = 0 if info is None else info.id
         config = self._config
-        rng = np.random.default_rng((config.seed, self._process, worker))
-        self._sampler.reseed((config.seed, self._process, worker, 1))
+        rng = np.random.default_rng((config.seed, self._process, worker, self._first))
+        self._sampler.reseed((config.seed, self._process, worker, self._first, 1))
         lengths, shares = zip(*config.lengths, strict=True)
         while True:
             length = int(rng.choice(lengths, p=np.array(shares) / sum(shares)))
@@ -188,8 +197,10 @@ def _tensors(batch: Batch, queries: int) -> dict[str, Tensor]:
     return tensors
 
 
-def _batches(loader: DataLoader) -> Iterator[dict[str, Tensor]]:
-    yield from loader
+def _loader(sampler: WindowSampler, config: TrainingConfig, process: int, first: int) -> DataLoader:
+    ahead = 4 if config.workers else None
+    stream = _Stream(sampler, config, process, first)
+    return DataLoader(stream, batch_size=None, num_workers=config.workers, prefetch_factor=ahead)
 
 
 def _schedule(progress: float, warmup: float) -> float:
