@@ -116,7 +116,9 @@ def print_histories(number: int) -> None:
         )
         for seed in range(number):
             rng = Random(seed)
-            history = random_history(rng, turns=8, begins_with_user=True)
+            # Ids that repeat over a history are mixed up by Gemini's own client: it gets every second one, without.
+            for_gemini = seed % 2 == 0
+            history = random_history(rng, turns=8, begins_with_user=True, unique_ids=for_gemini)
             how = rng.choice(["trim", "follow"])
             budget, keep_last = rng.randrange(60, 3_000), rng.randrange(6)
             trimmer = HistoryTrimmer(trimmed_by, max_tokens=budget, tool_tokens=150, keep_last=keep_last)
@@ -124,8 +126,9 @@ def print_histories(number: int) -> None:
             kept = write_messages(trimmed, history)
             faults["openai"] += Chat().problem(openai._get_request_payload(kept)) is not None
             faults["anthropic"] += Messages().problem(anthropic._get_request_payload(kept)) is not None
-            gemini.invoke(kept)
-            faults["gemini"] += server.received.pop().status != 200
+            if for_gemini:
+                faults["gemini"] += not _is_accepted(gemini, kept)
+                server.received.clear()
             faults["pairs"] += repair_pairs(trimmed.messages).is_needed
             over += trimmed.usage.over_budget
             faults["budget"] += trimmed.usage.over_budget != (trimmed.usage.output_tokens > budget)
@@ -150,6 +153,16 @@ def print_latency(compressor: Compressor) -> None:
             seconds.append(time.perf_counter() - began)
         p50, p99 = np.percentile(seconds, [50, 99])
         print(f"{tokens:8,d} tokens: p50 {p50:.2f} s, p99 {p99:.2f} s over {runs} results")
+
+
+def _is_accepted(model: Any, messages: list[Any]) -> bool:
+    """Whether the loopback server takes the request; clients raise their own errors where it does not."""
+    try:
+        model.invoke(messages)
+    except Exception as error:
+        print(f"refused: {error}")
+        return False
+    return True
 
 
 def _best(scores: np.ndarray, costs: Sequence[int], budget: int) -> set[int]:

@@ -88,13 +88,14 @@ def score_pieces(
     compressor: Compresses,
     priors: NDArray[np.float32] | None = None,
     *,
-    lexical_weight: float = LEXICAL_WEIGHT,
+    read_characters: int = READ_CHARACTERS,
 ) -> NDArray[np.float32]:
     """How much each piece has to do with the goal.
 
     Args:
         pieces: texts in source order; neighbours are read together, so they explain each other.
         priors (float32, (n,)): what the structure of the output says about each piece, added to the score.
+        read_characters: of longer texts the critic reads only the pieces that word statistics find most promising.
 
     Returns:
         float32, (n,): larger is better; only the order means anything.
@@ -103,10 +104,10 @@ def score_pieces(
     known = lexical if priors is None else lexical + priors
     if goal.is_empty or not pieces:
         return known
-    read = _worth_reading(pieces, known)
+    read = _worth_reading(pieces, known, read_characters)
     critic = np.zeros(len(pieces), dtype=np.float32)
     critic[read] = critic_scores([pieces[index] for index in read.tolist()], goal, compressor)
-    scores = critic + lexical_weight * lexical
+    scores = critic + LEXICAL_WEIGHT * lexical
     return scores if priors is None else scores + priors
 
 
@@ -211,11 +212,11 @@ def _stem(word: str) -> str:
     return word
 
 
-def _worth_reading(pieces: Sequence[str], known: NDArray[np.float32]) -> NDArray[np.int64]:
+def _worth_reading(pieces: Sequence[str], known: NDArray[np.float32], characters: int) -> NDArray[np.int64]:
     """int64: indices, ascending, of the pieces that the critic reads: all, or the most promising of a huge text."""
     lengths = np.array([len(piece) for piece in pieces], dtype=np.int64)
-    if int(lengths.sum()) <= READ_CHARACTERS:
+    if int(lengths.sum()) <= characters:
         return np.arange(len(pieces))
     order = np.argsort(-known, kind="stable")
-    fits = np.cumsum(lengths[order]) <= READ_CHARACTERS
+    fits = np.cumsum(lengths[order]) <= characters
     return np.sort(order[fits])

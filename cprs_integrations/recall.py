@@ -17,6 +17,7 @@ GAP = "[…]"  # stands where turns were left out
 RECALL_FLOOR = 0.25
 
 _PIECE_CHARACTERS = 400
+_READ_CHARACTERS = 20_000  # everything that was ever shortened is looked through: word statistics choose what is read
 _LINE = re.compile(rf"[^\n]{{1,{_PIECE_CHARACTERS}}}")
 
 
@@ -77,7 +78,7 @@ def recall_lines(
     pieces = [line for line in lines if line.strip() and line not in seen]
     if not pieces or goal.is_empty:
         return ""
-    scores = score_pieces([f"{piece}\n" for piece in pieces], goal, compressor)
+    scores = score_pieces([f"{piece}\n" for piece in pieces], goal, compressor, read_characters=_READ_CHARACTERS)
     left = max_tokens
     kept: list[int] = []
     for index in np.argsort(-scores, kind="stable").tolist():

@@ -13,12 +13,15 @@ PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgG
 IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
 
 
-def random_history(rng: Random, *, turns: int = 12, begins_with_user: bool = False) -> list[BaseMessage]:
+def random_history(
+    rng: Random, *, turns: int = 12, begins_with_user: bool = False, unique_ids: bool = False
+) -> list[BaseMessage]:
     """A history as real runs leave it behind, whole or broken.
 
     Args:
         turns: most user requests in it.
         begins_with_user: what some providers insist on, whatever comes after.
+        unique_ids: no tool call id occurs twice; Gemini's client looks up tools by id over the whole history.
     """
     messages: list[BaseMessage] = []
     if rng.random() < 0.7:
@@ -29,7 +32,7 @@ def random_history(rng: Random, *, turns: int = 12, begins_with_user: bool = Fal
         if rng.random() < 0.5:
             messages.append(_user(rng))
         for _ in range(rng.choice([0, 1, 1, 2, 4])):
-            messages += _step(rng)
+            messages += _step(rng, unique_ids)
         if rng.random() < 0.7:
             messages.append(AIMessage(_talk(rng), id=_id(rng)))
     if rng.random() < 0.3:
@@ -52,10 +55,11 @@ def _user(rng: Random) -> HumanMessage:
     return HumanMessage(content, id=_id(rng))
 
 
-def _step(rng: Random) -> list[BaseMessage]:
+def _step(rng: Random, unique_ids: bool) -> list[BaseMessage]:
     """An assistant message with tool calls, and their results in any order."""
     # Some providers number the calls of every message from 0, so ids repeat over a history.
-    ids = [f"call_{n if rng.random() < 0.3 else rng.randrange(10**9)}" for n in range(rng.choice([1, 1, 1, 2, 3]))]
+    repeats = 0.0 if unique_ids else 0.3
+    ids = [f"call_{n if rng.random() < repeats else rng.randrange(10**9)}" for n in range(rng.choice([1, 1, 1, 2, 3]))]
     calls = [{"id": id, "name": rng.choice(VERBS), "args": {"of": rng.choice(NOUNS)}} for id in dict.fromkeys(ids)]
     content: Any = rng.choice(["", _talk(rng)])
     if rng.random() < 0.15:

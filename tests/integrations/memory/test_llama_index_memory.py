@@ -284,6 +284,7 @@ async def test_a_wrapped_tool_looks_like_the_tool_inside():
         await ctx.store.set("seen", service)
         return logs(service)
 
+    with_context.__annotations__["ctx"] = Context  # LlamaIndex looks for the class, not for its name
     inner = FunctionTool.from_defaults(with_context, name="logs")
     kept = memory()
     tools = kept.wrap_tools([inner])

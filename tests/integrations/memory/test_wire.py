@@ -16,8 +16,8 @@ from .histories import random_history
 COMPRESSOR = Compressor(KeywordScorer())
 
 
-def trimmed(rng, budget):
-    history = random_history(rng, turns=8, begins_with_user=True)
+def trimmed(rng, budget, *, unique_ids=False):
+    history = random_history(rng, turns=8, begins_with_user=True, unique_ids=unique_ids)
     return cprs_trim_messages(history, max_tokens=budget, tool_tokens=150, compressor=COMPRESSOR)
 
 
@@ -44,5 +44,5 @@ def test_gemini_accepts_every_trimmed_history(rng, budget):
     google = pytest.importorskip("langchain_google_genai")
     with Loopback() as server:
         model = google.ChatGoogleGenerativeAI(model="gemini-2.5-pro", base_url=server.url, api_key="k", max_retries=0)
-        model.invoke(trimmed(rng, budget))
+        model.invoke(trimmed(rng, budget, unique_ids=True))
         assert [request.status for request in server.received] == [200]
