@@ -32,7 +32,7 @@ def random_history(
         if rng.random() < 0.5:
             messages.append(_user(rng))
         for _ in range(rng.choice([0, 1, 1, 2, 4])):
-            messages += _step(rng, unique_ids)
+            messages += _step(rng, len(messages) if unique_ids else None)
         if rng.random() < 0.7:
             messages.append(AIMessage(_talk(rng), id=_id(rng)))
     if rng.random() < 0.3:
@@ -55,11 +55,15 @@ def _user(rng: Random) -> HumanMessage:
     return HumanMessage(content, id=_id(rng))
 
 
-def _step(rng: Random, unique_ids: bool) -> list[BaseMessage]:
+def _step(rng: Random, position: int | None) -> list[BaseMessage]:
     """An assistant message with tool calls, and their results in any order."""
-    # Some providers number the calls of every message from 0, so ids repeat over a history.
-    repeats = 0.0 if unique_ids else 0.3
-    ids = [f"call_{n if rng.random() < repeats else rng.randrange(10**9)}" for n in range(rng.choice([1, 1, 1, 2, 3]))]
+    # Some providers number the calls of every message from 0, so ids repeat over a history unless positions tell them
+    # apart: a random number alone is not unique where the generator is made to return small ones.
+    count = range(rng.choice([1, 1, 1, 2, 3]))
+    if position is not None:
+        ids = [f"call_{position}_{n}" for n in count]
+    else:
+        ids = [f"call_{n if rng.random() < 0.3 else rng.randrange(10**9)}" for n in count]
     calls = [{"id": id, "name": rng.choice(VERBS), "args": {"of": rng.choice(NOUNS)}} for id in dict.fromkeys(ids)]
     content: Any = rng.choice(["", _talk(rng)])
     if rng.random() < 0.15:
