@@ -31,9 +31,6 @@ READ_CHARACTERS = 200_000
 # Weight of the word statistics beside the critic's probability.
 LEXICAL_WEIGHT = 0.5
 
-# What the words that a piece shares with a query must tell: one word that 3 pieces of 700 hold, or several less rare.
-_RARE_NATS = 5.0
-
 # A word is a run of letters and digits; in scripts that write no blanks, every character is one.
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
@@ -90,41 +87,28 @@ def score_pieces(
     goal: Goal,
     compressor: Compresses,
     priors: NDArray[np.float32] | None = None,
+    *,
+    read_characters: int = READ_CHARACTERS,
 ) -> NDArray[np.float32]:
     """How much each piece has to do with the goal.
 
     Args:
         pieces: texts in source order; neighbours are read together, so they explain each other.
         priors (float32, (n,)): what the structure of the output says about each piece, added to the score.
+        read_characters: of longer texts the critic reads only the pieces that word statistics find most promising.
 
     Returns:
         float32, (n,): larger is better; only the order means anything.
     """
-    critic, lexical = read_pieces(pieces, goal, compressor, priors)
+    lexical = lexical_scores(pieces, goal.query)
+    known = lexical if priors is None else lexical + priors
+    if goal.is_empty or not pieces:
+        return known
+    read = _worth_reading(pieces, known, read_characters)
+    critic = np.zeros(len(pieces), dtype=np.float32)
+    critic[read] = critic_scores([pieces[index] for index in read.tolist()], goal, compressor)
     scores = critic + LEXICAL_WEIGHT * lexical
     return scores if priors is None else scores + priors
-
-
-def read_pieces(
-    pieces: Sequence[str],
-    goal: Goal,
-    compressor: Compresses,
-    priors: NDArray[np.float32] | None = None,
-    *,
-    read_characters: int = READ_CHARACTERS,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """float32, (n,) twice: what the critic says of each piece, 0..1, and what word statistics say, 0 to about 1.
-
-    Args:
-        read_characters: of longer texts the critic reads only the pieces that seem most promising without it; the
-            others score 0.
-    """
-    lexical = lexical_scores(pieces, goal.query)
-    critic = np.zeros(len(pieces), dtype=np.float32)
-    if pieces and not goal.is_empty:
-        read = _worth_reading(pieces, lexical if priors is None else lexical + priors, read_characters)
-        critic[read] = critic_scores([pieces[index] for index in read.tolist()], goal, compressor)
-    return critic, lexical
 
 
 def critic_scores(pieces: Sequence[str], goal: Goal, compressor: Compresses) -> NDArray[np.float32]:
@@ -193,18 +177,6 @@ def _count_words(pieces: Sequence[str], wanted: Sequence[str]) -> NDArray[np.flo
         if word[1] is not None:
             counts[place, word[1]] += 1
     return counts
-
-
-def holds_rare_words(pieces: Sequence[str], query: str) -> NDArray[np.bool_]:
-    """bool, (n,): whether a piece holds words of the query that are very rare among the pieces: identifiers, names."""
-    wanted = sorted(set(words_of(query)))
-    if not wanted or not pieces:
-        return np.zeros(len(pieces), dtype=bool)
-    holds = _count_words(pieces, wanted) > 0
-    held = holds.sum(axis=0)
-    information = holds @ np.log(1 + (len(pieces) - held + 0.5) / (held + 0.5))  # nats
-    once = np.log(1 + (len(pieces) - 0.5) / 1.5)
-    return information >= min(_RARE_NATS, float(once))
 
 
 def words_of(text: str) -> list[str]:
