@@ -18,6 +18,32 @@ _LISTED_TURNS = 1_000  # of a long run only the newest are listed; the total cov
 
 
 @dataclass(frozen=True)
+class TrimUsage:
+    """What one trim did. Tokens are counted as `HistoryTrimmer.count` counts them.
+
+    ``input_tokens`` and ``output_tokens`` of the history before and after; ``note_tokens`` of the notes inside the
+    output; ``shortened`` messages; ``left_out`` messages (over all compactions); ``compactions`` that the history has
+    seen; ``repaired`` messages (added, moved or removed so that calls and results pair); ``over_budget`` when what
+    must stay is more than ``max_tokens``; ``store_failures`` of the store so far.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    note_tokens: int = 0
+    shortened: int = 0
+    left_out: int = 0
+    compactions: int = 0
+    repaired: int = 0
+    over_budget: bool = False
+    store_failures: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that serialises to JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class TurnAccount:
     """One request to the model.
 

@@ -81,6 +81,12 @@ class Message:
         return self.role == "user" and len(self.texts) == 1 and self.texts[0].startswith(RECALL_START)
 
     @property
+    def is_fetched(self) -> bool:
+        """Whether this message is there only because an original was fetched back."""
+        asks = bool(self.calls) and all(call.name == EXPAND_TOOL for call in self.calls) and not self.text.strip()
+        return asks or (self.role == "tool" and self.tool == EXPAND_TOOL)
+
+    @property
     def counted_text(self) -> str:
         """Everything in the message that costs tokens and is text."""
         asked = [f"{call.id} {call.name} {call.arguments}" for call in self.calls]
@@ -239,6 +245,16 @@ def protect_turns(turns: Sequence[Turn], messages: Sequence[Message], keep_last:
     protected |= {i for i, turn in enumerate(turns) if any(messages[index].is_pinned for index in turn.indices)}
     protected |= {head for i in protected if (head := turns[i].head) is not None}
     return [replace(turn, is_protected=i in protected) for i, turn in enumerate(turns)]
+
+
+def drop_recalls(turns: Sequence[Turn], messages: Sequence[Message], *, keep_newest: bool) -> list[Turn]:
+    """The turns without what was recalled for old requests; without ``keep_newest``, without that for the last too."""
+    newest = max((i for i, turn in enumerate(turns) if _is_request(turn, messages)), default=None)
+    kept: list[Turn] = []
+    for i, turn in enumerate(turns):
+        is_kept = keep_newest and i == newest
+        kept.append(replace(turn, indices=tuple(j for j in turn.indices if is_kept or not messages[j].is_recall)))
+    return kept
 
 
 def _is_request(turn: Turn, messages: Sequence[Message]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -28,8 +29,14 @@ PEAK_TOKENS = 24
 # Texts beyond this many characters (about 50,000 tokens) are thinned out by word statistics before the critic reads.
 READ_CHARACTERS = 200_000
 
+# Of pieces that differ in numbers only (lines of a log), this many are read, and all that hold a word of the query.
+_READ_OF_ALIKE = 4
+
 # Weight of the word statistics beside the critic's probability.
 LEXICAL_WEIGHT = 0.5
+
+# What the words that a piece shares with a query must tell: one word that 3 pieces of 700 hold, or several less rare.
+_RARE_NATS = 5.0
 
 # A word is a run of letters and digits; in scripts that write no blanks, every character is one.
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
@@ -87,28 +94,69 @@ def score_pieces(
     goal: Goal,
     compressor: Compresses,
     priors: NDArray[np.float32] | None = None,
-    *,
-    read_characters: int = READ_CHARACTERS,
+    alike: Sequence[int] | None = None,
 ) -> NDArray[np.float32]:
     """How much each piece has to do with the goal.
 
     Args:
         pieces: texts in source order; neighbours are read together, so they explain each other.
         priors (float32, (n,)): what the structure of the output says about each piece, added to the score.
-        read_characters: of longer texts the critic reads only the pieces that word statistics find most promising.
+        alike: for every piece the number of a group of near-identical ones: a few of each are read.
 
     Returns:
         float32, (n,): larger is better; only the order means anything.
     """
-    lexical = lexical_scores(pieces, goal.query)
-    known = lexical if priors is None else lexical + priors
-    if goal.is_empty or not pieces:
-        return known
-    read = _worth_reading(pieces, known, read_characters)
-    critic = np.zeros(len(pieces), dtype=np.float32)
-    critic[read] = critic_scores([pieces[index] for index in read.tolist()], goal, compressor)
+    critic, lexical = read_pieces(pieces, goal, compressor, priors, alike=alike)
     scores = critic + LEXICAL_WEIGHT * lexical
     return scores if priors is None else scores + priors
+
+
+def read_pieces(
+    pieces: Sequence[str],
+    goal: Goal,
+    compressor: Compresses,
+    priors: NDArray[np.float32] | None = None,
+    *,
+    alike: Sequence[int] | None = None,
+    read_characters: int = READ_CHARACTERS,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """float32, (n,) twice: what the critic says of each piece, 0..1, and what word statistics say, 0 to about 1.
+
+    Args:
+        read_characters: of longer texts the critic reads only the pieces that seem most promising without it; the
+            others score 0, or as much as those that are like them.
+    """
+    lexical = lexical_scores(pieces, goal.query)
+    critic = np.zeros(len(pieces), dtype=np.float32)
+    if pieces and not goal.is_empty:
+        known = lexical if priors is None else lexical + priors
+        offered = np.arange(len(pieces)) if alike is None else _representatives(alike, lexical)
+        read = offered[_worth_reading([pieces[index] for index in offered.tolist()], known[offered], read_characters)]
+        critic[read] = critic_scores([pieces[index] for index in read.tolist()], goal, compressor)
+        if alike is not None and len(read) < len(pieces):
+            _spread(critic, read, np.asarray(alike))
+    return critic, lexical
+
+
+def _representatives(alike: Sequence[int], lexical: NDArray[np.float32]) -> NDArray[np.int64]:
+    """int64: indices of the first few pieces of every group, and of all that share words with the query."""
+    seen: Counter[int] = Counter()
+    chosen = []
+    for index, group in enumerate(alike):
+        seen[group] += 1
+        if seen[group] <= _READ_OF_ALIKE or lexical[index] > 0.0:
+            chosen.append(index)
+    return np.array(chosen, dtype=np.int64)
+
+
+def _spread(critic: NDArray[np.float32], read: NDArray[np.int64], alike: NDArray[np.int64]) -> None:
+    """Give every piece that was not read the mean score of those of its group that were."""
+    groups = int(alike.max()) + 1
+    sums = np.bincount(alike[read], critic[read], minlength=groups)
+    means = sums / np.maximum(np.bincount(alike[read], minlength=groups), 1)
+    unread = np.ones(len(critic), dtype=bool)
+    unread[read] = False
+    critic[unread] = means[alike[unread]]
 
 
 def critic_scores(pieces: Sequence[str], goal: Goal, compressor: Compresses) -> NDArray[np.float32]:
@@ -177,6 +225,18 @@ def _count_words(pieces: Sequence[str], wanted: Sequence[str]) -> NDArray[np.flo
         if word[1] is not None:
             counts[place, word[1]] += 1
     return counts
+
+
+def holds_rare_words(pieces: Sequence[str], query: str) -> NDArray[np.bool_]:
+    """bool, (n,): whether a piece holds words of the query that are very rare among the pieces: identifiers, names."""
+    wanted = sorted(set(words_of(query)))
+    if not wanted or not pieces:
+        return np.zeros(len(pieces), dtype=bool)
+    holds = _count_words(pieces, wanted) > 0
+    held = holds.sum(axis=0)
+    information = holds @ np.log(1 + (len(pieces) - held + 0.5) / (held + 0.5))  # nats
+    once = np.log(1 + (len(pieces) - 0.5) / 1.5)
+    return information >= min(_RARE_NATS, float(once))
 
 
 def words_of(text: str) -> list[str]:

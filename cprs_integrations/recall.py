@@ -8,15 +8,24 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from cprs_integrations.adapting import Compresses
-from cprs_integrations.ranking import CountTokens, Goal, counter_of, score_pieces
+from cprs_integrations.ranking import (
+    LEXICAL_WEIGHT,
+    CountTokens,
+    Goal,
+    counter_of,
+    holds_rare_words,
+    read_pieces,
+    score_pieces,
+)
+from cprs_integrations.tool_output.json_output import json_records
 
 GAP = "[…]"  # stands where turns were left out
 
-# A line that scores less has too little to do with the request to be worth its tokens: of the turns of long dialogues
-# that have nothing to do with a question, 99 in 100 score below 0.1.
-RECALL_FLOOR = 0.25
+# A line of which the critic thinks less has too little to do with the request to be worth its tokens, unless it holds a
+# rare word of the request. Of the turns of long dialogues that do not answer a question, 98 in 100 score less.
+CRITIC_FLOOR = 0.1
 
-_PIECE_CHARACTERS = 400
+_PIECE_CHARACTERS = 600
 _READ_CHARACTERS = 20_000  # everything that was ever shortened is looked through: word statistics choose what is read
 _LINE = re.compile(rf"[^\n]{{1,{_PIECE_CHARACTERS}}}")
 
@@ -59,6 +68,11 @@ def join_turns(turns: Sequence[str], kept: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
+def _records(text: str) -> list[str]:
+    """Records of JSON, lines of anything else; none longer than `_PIECE_CHARACTERS`."""
+    return [piece for record in json_records(text) or [text] for piece in _LINE.findall(record)]
+
+
 def recall_lines(
     texts: Sequence[str],
     goal: Goal,
@@ -74,15 +88,18 @@ def recall_lines(
         texts: in the order in which they came.
         seen: lines that are in sight anyway.
     """
-    lines = dict.fromkeys(line for text in texts for line in _LINE.findall(text))
-    pieces = [line for line in lines if line.strip() and line not in seen]
+    lines = dict.fromkeys(line for text in texts for line in _records(text))
+    pieces = [line for line in lines if line.strip() and line not in seen and not line.startswith("[cprs: ")]
     if not pieces or goal.is_empty:
         return ""
-    scores = score_pieces([f"{piece}\n" for piece in pieces], goal, compressor, read_characters=_READ_CHARACTERS)
+    lines_read = [f"{piece}\n" for piece in pieces]
+    critic, lexical = read_pieces(lines_read, goal, compressor, read_characters=_READ_CHARACTERS)
+    scores = critic + LEXICAL_WEIGHT * lexical
+    scores[(critic < CRITIC_FLOOR) & ~holds_rare_words(pieces, goal.query)] = 0.0
     left = max_tokens
     kept: list[int] = []
     for index in np.argsort(-scores, kind="stable").tolist():
-        if scores[index] < RECALL_FLOOR or left < 8:
+        if scores[index] <= 0.0 or left < 8:
             break
         price = count_tokens(pieces[index]) + 3  # the line break, and perhaps a gap mark
         if price <= left:

@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypedDict, TypeVar
 
@@ -20,6 +20,9 @@ from cprs_integrations.store import OriginalStore, key_of
 from cprs_integrations.tool_output import KINDS, MIN_TOOL_TOKENS, SHORT_CHARACTERS, shorten_output
 
 T = TypeVar("T")
+
+# What `once` was asked and answered with nothing to write.
+NOTHING = "-"
 
 FORMAT = "1"  # part of every frozen key: a change in how results are written makes new keys
 
@@ -171,13 +174,11 @@ class ResultShortener:
         tokens = self._count_as(text, key)
         if tokens <= rule.max_tokens:
             return text
-        made_from = json.dumps([FORMAT, key, len(text), goal.query, str(goal.instruction), rule.max_tokens, rule.kind])
-        frozen_key = hashlib.sha256(made_from.encode("ascii")).hexdigest()[:32]
-        known = self._results.get(frozen_key) or self.store.frozen(frozen_key)
-        if known is None:
+
+        def write() -> str:
             stored = self.store.put(text)
             how = f"; call {EXPAND_TOOL} with key {stored} for the rest" if stored else ""
-            known = shorten_output(
+            return shorten_output(
                 text,
                 goal,
                 compressor=self.compressor,
@@ -186,8 +187,19 @@ class ResultShortener:
                 count_tokens=self._counter,
                 note=lambda kept: f"cprs: {kept}, {tokens:,} tokens before{how}",
             )
-            self.store.freeze(frozen_key, known)
-        self._results.put(frozen_key, known)
+
+        made_from = ["result", key, len(text), goal.query, str(goal.instruction), rule.max_tokens, rule.kind]
+        return self.once(made_from, write)
+
+    def once(self, made_from: Sequence[object], write: Callable[[], str]) -> str:
+        """What was written for these inputs the first time, by whichever thread or process that was."""
+        key = hashlib.sha256(json.dumps([FORMAT, *made_from]).encode("ascii")).hexdigest()[:32]
+        known = self._results.get(key) or self.store.frozen(key)
+        if known is None:
+            written = write()
+            self.store.freeze(key, written)
+            known = self.store.frozen(key) or written
+        self._results.put(key, known)
         return known
 
 

@@ -19,14 +19,14 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cprs_core import InputError, Preset
-from cprs_integrations.accounting import Ledger
+from cprs_integrations.accounting import Ledger, TrimUsage
 from cprs_integrations.adapting import Compresses
 from cprs_integrations.messages import (
     EXPAND_TOOL,
@@ -35,6 +35,7 @@ from cprs_integrations.messages import (
     ToolCall,
     Turn,
     count_message,
+    drop_recalls,
     is_request,
     protect_turns,
     read_notice,
@@ -46,7 +47,7 @@ from cprs_integrations.messages import (
 )
 from cprs_integrations.ranking import CountTokens, Goal, score_pieces
 from cprs_integrations.recall import recall_lines
-from cprs_integrations.shortening import FORMAT, ResultShortener, ToolRule, TrimOptions
+from cprs_integrations.shortening import NOTHING, ResultShortener, ToolRule, TrimOptions
 from cprs_integrations.store import KEY_CHARACTERS, OriginalStore, key_of
 from cprs_integrations.tool_output import MIN_TOOL_TOKENS
 
@@ -54,8 +55,7 @@ __all__ = ["HistoryTrimmer", "ToolRule", "TrimOptions", "TrimUsage", "Trimmed"]
 
 logger = logging.getLogger(__name__)
 
-# A compaction of a running agent goes down to this share of the budget, so that the next one is far away: each breaks
-# the provider's prompt cache once.
+# A running agent is compacted to this share of the budget, so that the next time, which breaks a cache, is far away.
 COMPACT_TO = 0.5
 
 _TURNS = "turns"  # the preset for conversation turns
@@ -63,34 +63,7 @@ _RECENCY = 0.1  # how much the newest turn gains over the oldest, beside scores 
 _PART_CHARACTERS = 2_000  # a longer turn is scored in parts
 _WRITTEN_BEFORE = re.compile(r"cprs: kept [^\"\n\]]*?, (\d[\d,]*) tokens before")
 _KEY = re.compile(rf"call {EXPAND_TOOL} with key ([0-9a-f]{{{KEY_CHARACTERS}}})")
-_NOTHING = "-"
 _NOTE = re.compile(r"cprs: kept [^\"\n\]]*")
-
-
-@dataclass(frozen=True)
-class TrimUsage:
-    """What one trim did. Tokens are counted as `HistoryTrimmer.count` counts them.
-
-    ``input_tokens`` and ``output_tokens`` of the history before and after; ``note_tokens`` of the notes inside the
-    output; ``shortened`` messages; ``left_out`` messages (over all compactions); ``compactions`` that the history has
-    seen; ``repaired`` messages (added, moved or removed so that calls and results pair); ``over_budget`` when what
-    must stay is more than ``max_tokens``; ``store_failures`` of the store so far.
-    """
-
-    input_tokens: int
-    output_tokens: int
-    note_tokens: int = 0
-    shortened: int = 0
-    left_out: int = 0
-    compactions: int = 0
-    repaired: int = 0
-    over_budget: bool = False
-    store_failures: int = 0
-    seconds: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data that serialises to JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -159,8 +132,7 @@ class HistoryTrimmer(ResultShortener):
     def follow(self, messages: Sequence[Message]) -> Trimmed:
         """The history as a running agent sends it: every answer extends the one before, except after a compaction.
 
-        Where compactions fall is found by reading the history from its start, so the same history gives the same
-        bytes in every process, with nothing to remember.
+        It is read from its start, so the same history gives the same bytes in every process, with nothing to remember.
         """
         return self._run(messages, self._replay)
 
@@ -181,7 +153,7 @@ class HistoryTrimmer(ResultShortener):
     def record(self, ledger: Ledger, trimmed: Trimmed) -> None:
         """Account for a request with this history."""
         count = self.count_text
-        fetched = [count_message(message, count) for message in trimmed.messages if _is_fetched(message)]
+        fetched = [count_message(message, count) for message in trimmed.messages if message.is_fetched]
         ledger.record(
             [(message.digest, count_message(message, count)) for message in trimmed.messages],
             input_tokens=trimmed.usage.input_tokens - sum(fetched),
@@ -248,7 +220,7 @@ class HistoryTrimmer(ResultShortener):
     def _replay(self, messages: list[Message], originals: list[Message]) -> tuple[list[Message], int]:
         """Messages in order: before a request what it needs of earlier text, before a model call any due compaction."""
         view: list[Message] = []
-        hidden: list[str] = []  # texts that are not in the view, or not whole
+        hidden: dict[str, str] = {}  # texts that are not in the view, or not whole, by content key
         # In a history that was trimmed before, what earlier requests needed is there already.
         is_ours = any(message.is_notice or message.is_recall for message in originals)
         last_call = max((i for i, message in enumerate(messages) if message.role == "assistant"), default=-1)
@@ -258,72 +230,75 @@ class HistoryTrimmer(ResultShortener):
             if self.max_tokens is not None and tokens > self.max_tokens and is_call:
                 shorter = self._compact(view, int(COMPACT_TO * self.max_tokens))
                 compactions += len(shorter) < len(view)
-                hidden += _missing_texts(view, shorter)
+                hidden |= _missing_texts(view, shorter)
                 view, tokens = shorter, self.count(shorter)
             if message is None or original is None:
                 break
             may_recall = is_request(message) and not (is_ours and place < last_call)
             recalled = self._recall(message, hidden, view) if may_recall else []
-            hidden += self._hidden_texts(message, original)
+            hidden |= self._hidden_texts(message, original)
             view += [*recalled, message]
             tokens += self.count([*recalled, message])
-        if view and is_request(view[-1]):
-            self._results.put(_prefix_key(view), _NOTHING)  # asked and answered, also when this output comes back
+        for place in range(len(view) - 1, -1, -1):
+            if view[place].role == "assistant":
+                break
+            if is_request(view[place]):  # asked and answered, also when this output comes back
+                self._results.put(_prefix_key(view[: place + 1]), NOTHING)
         return view, compactions
 
-    def _recall(self, message: Message, hidden: list[str], view: list[Message]) -> list[Message]:
+    def _recall(self, message: Message, hidden: dict[str, str], view: list[Message]) -> list[Message]:
         """The message that brings back what a request needs; none where nothing does, or where it is there."""
         if not hidden or not self.recall_tokens or (view and view[-1].is_recall):
             return []
         if self._results.get(_prefix_key([*view, message])) is not None:
             return []
-        made_from = [FORMAT, [key_of(text) for text in hidden], message.text, str(self.instruction), self.recall_tokens]
-        key = hashlib.sha256(json.dumps(made_from).encode("ascii")).hexdigest()[:32]
-        known = self._results.get(key) or self.store.frozen(key)
-        if known is None:
-            seen = {line for earlier in view for line in earlier.text.splitlines()}
+
+        budget = min(self.recall_tokens, (self.max_tokens or self.recall_tokens * 10) // 10)
+        # An old message of this kind may go in the next compaction, so what it says may have to be said again.
+        in_sight = [m for i, m in enumerate(view) if not m.is_recall or i >= len(view) - self.keep_last]
+
+        def write() -> str:
             lines = recall_lines(
-                hidden,
+                list(hidden.values()),
                 Goal(message.text, self.instruction),
                 compressor=self.compressor,
-                max_tokens=self.recall_tokens,
+                max_tokens=budget,
                 count_tokens=self.count_text,
-                seen=seen,
+                seen={line for earlier in in_sight for line in earlier.text.splitlines()},
             )
-            known = f"{RECALL_START}\n{lines}" if lines else _NOTHING
-            self.store.freeze(key, known)
-        self._results.put(key, known)
-        return [] if known == _NOTHING else [Message("user", (known,))]
+            return f"{RECALL_START}\n{lines}" if lines else NOTHING
 
-    def _hidden_texts(self, message: Message, original: Message) -> list[str]:
+        recalled = self.once(["recall", list(hidden), message.text, str(self.instruction), budget], write)
+        return [] if recalled == NOTHING else [Message("user", (recalled,))]
+
+    def _hidden_texts(self, message: Message, original: Message) -> dict[str, str]:
         """The whole of a message that stands shortened in the history, from the history itself or from the store."""
         if message.texts != original.texts:
-            return [original.text]
+            return {key_of(original.text): original.text}
+        if message.is_recall:
+            return {}
         keys = [match[1] for text in message.texts for match in _KEY.finditer(text)]
-        if message.is_recall or not keys:
-            return []
-        return [text for key in dict.fromkeys(keys) if (text := self.store.get(key)) is not None]
+        return {key: text for key in keys if (text := self.store.get(key)) is not None}
 
     def _compact(self, view: list[Message], target: int) -> list[Message]:
         """The history with turns left out until ``target`` tokens, most relevant turns kept; remembered for good."""
         turns = protect_turns(split_turns(view), view, self.keep_last)
         optional = [i for i, turn in enumerate(turns) if not turn.is_protected and not _is_notice(turn, view)]
-        if not optional:
+        if not optional and not any(message.is_recall for message in view):
             return view
         goal = Goal(request_before(view, len(view)), self.instruction or _TURNS)
-        made_from = [FORMAT, [message.digest for message in view], goal.query, str(goal.instruction), target]
-        key = hashlib.sha256(json.dumps([*made_from, self.keep_last]).encode("ascii")).hexdigest()[:32]
-        known = self._results.get(key) or self.store.frozen(key)
-        if known is None:
-            known = json.dumps(self._plan(view, turns, optional, goal, target))
-            self.store.freeze(key, known)
-        self._results.put(key, known)
-        return _carry_out(json.loads(known), view)
+        digests = [message.digest for message in view]
+        made_from = ["plan", digests, goal.query, str(goal.instruction), target, self.keep_last]
+        plan = self.once(made_from, lambda: json.dumps(self._plan(view, turns, optional, goal, target)))
+        return _carry_out(json.loads(plan), view)
 
     def _plan(
         self, view: list[Message], turns: list[Turn], optional: list[int], goal: Goal, target: int
     ) -> dict[str, Any]:
         """What a compaction keeps: positions in the view, new texts by position, and the notice."""
+        fixed = self.count([message for message in view if message.role == "system"])
+        fixed += self.count([view[i] for turn in turns if turn.is_protected for i in turn.indices])
+        turns = drop_recalls(turns, view, keep_newest=fixed <= (self.max_tokens or fixed))
         cost = [self.count([view[index] for index in turn.indices]) for turn in turns]
         fixed = self.count([message for message in view if message.role == "system"])
         fixed += sum(cost[i] for i, turn in enumerate(turns) if turn.is_protected)
@@ -427,11 +402,11 @@ def _prefix_key(view: Sequence[Message]) -> str:
     return "prefix " + hashlib.sha256("".join(message.digest for message in view).encode("ascii")).hexdigest()[:32]
 
 
-def _missing_texts(before: Sequence[Message], after: Sequence[Message]) -> list[str]:
+def _missing_texts(before: Sequence[Message], after: Sequence[Message]) -> dict[str, str]:
     """What a compaction took out of the history, message by message."""
     kept = {id(text) for message in after for text in message.texts}
     gone = [m for m in before if not m.is_notice and not m.is_recall and not all(id(text) in kept for text in m.texts)]
-    return [transcript([message]) for message in gone]
+    return {key_of(text): text for text in (transcript([message]) for message in gone)}
 
 
 def _carry_out(plan: dict[str, Any], view: list[Message]) -> list[Message]:
@@ -442,12 +417,6 @@ def _carry_out(plan: dict[str, Any], view: list[Message]) -> list[Message]:
         return kept
     first = next((i for i, message in enumerate(kept) if message.role != "system"), len(kept))
     return [*kept[:first], Message("user", (plan["notice"],)), *kept[first:]]
-
-
-def _is_fetched(message: Message) -> bool:
-    """Whether the message is there only because an original was fetched back."""
-    asks = bool(message.calls) and all(call.name == EXPAND_TOOL for call in message.calls) and not message.text.strip()
-    return asks or (message.role == "tool" and message.tool == EXPAND_TOOL)
 
 
 def _is_notice(turn: Turn, view: Sequence[Message]) -> bool:

@@ -81,6 +81,24 @@ def shorten_json_lines(text: str, task: Task) -> str | None:
     return shorten_layout(Layout(text, pieces, render), task)
 
 
+def json_records(text: str) -> list[str] | None:
+    """Records and plain members, verbatim; of a long string inside, its lines. None for what is no object or list."""
+    start = parse_json(text)
+    if start is None:
+        return None
+    records: list[str] = []
+    open_nodes = [_read(text, (start, start, len(text.rstrip(" \t\r\n"))), _RECORD_CHARACTERS, is_root=True)]
+    while open_nodes:
+        node = open_nodes.pop()
+        if node.children:
+            open_nodes += reversed(node.children)
+        elif text[node.value] == '"' and node.end - node.value > _RECORD_CHARACTERS:
+            records += str(json.loads(text[node.value : node.end])).splitlines()
+        else:
+            records.append(text[node.start : node.end])
+    return records
+
+
 def _is_json(line: str) -> bool:
     return line.lstrip()[:1] in "{[" and parse_json(line) is not None
 

@@ -87,7 +87,7 @@ def shorten_layout(layout: Layout, task: Task) -> str:
     pieces = layout.pieces
     priors = np.array([piece.prior for piece in pieces], dtype=np.float32)
     texts = [layout.text_of(index) for index in range(len(pieces))]
-    scores = score_pieces(texts, task.goal, task.compressor, priors)
+    scores = score_pieces(texts, task.goal, task.compressor, priors, layout.alike)
     order = _order(_with_records(scores, pieces), layout.alike)
     costs: dict[int, int] = {}
 

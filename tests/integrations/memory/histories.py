@@ -89,7 +89,7 @@ def _break(rng: Random, messages: list[BaseMessage]) -> None:
             del messages[rng.choice(tools)]  # a call without a result
         elif kind == 1:
             orphan = ToolMessage("nobody asked", tool_call_id=f"lost_{rng.randrange(99)}")
-            messages.insert(rng.randrange(1, len(messages) + 1), orphan)
+            messages.insert(rng.randrange(min(1, len(messages)), len(messages) + 1), orphan)
         elif kind == 2 and tools:
             messages.append(messages.pop(rng.choice(tools)))  # a result that comes late
         elif kind == 3 and tools:
