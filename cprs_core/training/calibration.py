@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from cprs_core.critics.token_critic import TokenCritic
 from cprs_core.scorer import LABELS, OUTSIDE
 from cprs_core.selection import KEYWORD_OUTSIDE, decode_spans
 from cprs_core.training.corpus import Corpus
-from cprs_core.training.sampling import Augmentation, Batch, Source, Vocabulary, WindowSampler
+from cprs_core.training.sampling import Batch, WindowSampler
+from cprs_core.training.tasks import NO_AUGMENTATION, Source, Vocabulary
 from cprs_core.training.views import VIEWS, View
 
 _log = logging.getLogger(__name__)
@@ -66,11 +67,15 @@ def calibrate(
     results: dict[str, Calibration] = {}
     for granularity, names in _VIEWS.items():
         sources = [
-            source for source in mixture if source.view in names and source.set_name not in ("sentences", "cipher")
+            source
+            for source in mixture
+            if source.view in names
+            and source.set_name not in ("sentences", "cipher")
+            and not (source.few_shared or source.stated)
         ]
         if not sources:
             continue
-        plain = Augmentation(no_evidence=0.1, wrong_entity=0.0, synonyms=0.0, dropped_words=0.0)
+        plain = replace(NO_AUGMENTATION, no_evidence=0.1)
         sampler = WindowSampler(corpus, vocabulary, sources, seed, plain, held_out=True, views=views)
         if not sampler.has_queries:
             continue
@@ -89,6 +94,28 @@ def calibrate(
         )
         _log.info("%s: %s", granularity, results[granularity])
     return results
+
+
+def score_difference(
+    critic: TokenCritic,
+    other: TokenCritic,
+    corpus: Corpus,
+    vocabulary: Vocabulary,
+    mixture: list[Source],
+    *,
+    device: torch.device,
+    windows: int = 96,
+    length: int = 512,
+    seed: int = 98,
+    views: Mapping[str, View] = VIEWS,
+) -> float:
+    """Mean absolute difference of two critics' label scores on held-out windows of the mixture, in 0..1."""
+    sampler = WindowSampler(corpus, vocabulary, mixture, seed, NO_AUGMENTATION, held_out=True, views=views)
+    if not sampler.has_queries:
+        return 0.0
+    batch = sampler.batch(length, max(1, windows // 3), 3)
+    both = [_score(one.to(device).eval(), batch, device, vocabulary.unknown) for one in (critic, other)]
+    return float(np.abs(both[0] - both[1])[batch.labels >= 0].mean())
 
 
 @torch.inference_mode()

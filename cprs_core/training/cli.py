@@ -79,7 +79,7 @@ def _train_records(args: argparse.Namespace) -> Path:
     from cprs_core.critics.wordpiece import WordPieceTokenizer
     from cprs_core.training.corpus import build_corpus
     from cprs_core.training.negatives import mine_negatives
-    from cprs_core.training.sampling import Source
+    from cprs_core.training.tasks import Source
     from cprs_core.training.train import train
 
     base = embedded_folder() if args.base == "embedded" else Path(args.base)

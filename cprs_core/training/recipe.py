@@ -20,8 +20,8 @@ from cprs_core.training.cipher import cipher_records
 from cprs_core.training.corpus import NEGATIVES, build_corpus
 from cprs_core.training.negatives import mine_negatives
 from cprs_core.training.records import EvidenceSet, read_folder
-from cprs_core.training.sampling import Source
 from cprs_core.training.synthetic import make_synthetic
+from cprs_core.training.tasks import Source
 from cprs_core.training.vocabulary import extend_vocabulary
 
 _log = logging.getLogger(__name__)
@@ -45,10 +45,13 @@ TRAINING_SPLITS = (
 )
 
 MIXTURE = [
-    Source("squad/train", "fact", 0.25),
-    Source("squad/train", "answer", 0.12),
+    Source("squad/train", "fact", 0.19),
+    Source("squad/train", "fact", 0.06, few_shared=True),
+    Source("squad/train", "claim", 0.03, stated=True),
+    Source("squad/train", "answer", 0.14),
     Source("squad/train", "document", 0.03),
-    Source("qed/train", "fact", 0.07),
+    Source("qed/train", "fact", 0.06),
+    Source("qed/train", "claim", 0.01, stated=True),
     Source("qed/train", "answer", 0.02),
     Source("covid_qa/train", "fact", 0.02),
     Source("evidence_inference/train", "fact", 0.02),
@@ -64,13 +67,13 @@ MIXTURE = [
     Source("jaquad/train", "fact", 0.03),
     Source("jaquad/train", "answer", 0.005),
     Source("cipher", "fact", 0.06),
-    Source("sentences", "claim", 0.09),
-    Source("sentences", "fact", 0.04),
-    Source("synthetic", "needle", 0.04),
-    Source("synthetic", "profile", 0.025),
-    Source("synthetic", "chain", 0.01),
+    Source("sentences", "claim", 0.07),
+    Source("sentences", "fact", 0.03),
+    Source("synthetic", "needle", 0.045),
+    Source("synthetic", "profile", 0.05),
+    Source("synthetic", "chain", 0.025),
     Source("synthetic", "error", 0.01),
-    Source("synthetic", "code", 0.01),
+    Source("synthetic", "code", 0.02),
 ]
 
 # The teacher speaks English; its likeness of other languages is noise.
@@ -94,7 +97,7 @@ def read_sets(data: Path) -> list[EvidenceSet]:
         _log.info("%s: %d documents, %d records", one.name, len(one.texts), len(one.records))
         sets.append(one)
     squad = sets[0]
-    sets.append(make_synthetic(18_000, squad.texts, seed=11))
+    sets.append(make_synthetic(30_000, squad.texts, seed=11))
     sets.append(cipher_records(squad, 7_000, seed=12))
     return sets
 

@@ -20,10 +20,11 @@ from cprs_core.critics.checkpoint import load_critic, save_critic
 from cprs_core.critics.encoder import Encoder
 from cprs_core.critics.token_critic import TokenCritic
 from cprs_core.critics.wordpiece import WordPieceTokenizer
-from cprs_core.training.calibration import calibrate
+from cprs_core.training.calibration import calibrate, score_difference
 from cprs_core.training.corpus import Corpus
 from cprs_core.training.losses import LossWeights, TrainingCritic
-from cprs_core.training.sampling import Augmentation, Batch, Source, Vocabulary, WindowSampler
+from cprs_core.training.sampling import Batch, WindowSampler
+from cprs_core.training.tasks import Augmentation, Source, Vocabulary
 from cprs_core.training.teacher import embed, neighbours
 from cprs_core.training.views import VIEWS, View
 
@@ -121,6 +122,10 @@ def train(
         final = replace(critic_config, name=config.name, thresholds=thresholds)
         save_critic(out, average, final, (base / "tokenizer.json").read_text(encoding="utf-8"))
         summary = {"steps": step, "seconds": time.monotonic() - began, "losses": losses, "settings": asdict(config)}
+        stored = load_critic(out)[0]
+        apart = score_difference(average, stored, corpus, vocabulary, mixture, **where)
+        _log.info("scores of the stored weights differ by %.5f on average", apart)
+        summary["storage_difference"] = apart
         summary["held_out"] = {name: asdict(one) for name, one in found.items()}
         (out / "training.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     accelerator.wait_for_everyone()

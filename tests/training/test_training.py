@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from cprs_core.training.cli import views_of
 from cprs_core.training.corpus import NEGATIVES, Corpus, build_corpus
 from cprs_core.training.losses import competition, keep_logits
 from cprs_core.training.records import Evidence, EvidenceSet, Record, read_inline
-from cprs_core.training.sampling import Augmentation, Source, Vocabulary, WindowSampler
+from cprs_core.training.sampling import Batch, WindowSampler
 from cprs_core.training.synthetic import make_synthetic
+from cprs_core.training.tasks import NO_AUGMENTATION, Augmentation, Source, TaskMaker, Vocabulary
 from cprs_core.training.views import VIEWS
 from cprs_core.training.vocabulary import extend_vocabulary
 
@@ -101,8 +103,7 @@ def test_a_bad_record_is_named_by_line_and_reason(tmp_path: Path, line: str, rea
 def test_sampled_labels_cover_exactly_the_evidence(tmp_path: Path) -> None:
     one = read_inline(write_records(tmp_path / "mine.jsonl"), "mine")
     corpus, tokenizer = word_corpus([one])
-    plain = Augmentation(no_evidence=0.0, wrong_entity=0.0, synonyms=0.0, dropped_words=0.0)
-    sampler = WindowSampler(corpus, word_vocabulary(500), [Source("mine", "fact", 1.0)], 3, plain)
+    sampler = WindowSampler(corpus, word_vocabulary(500), [Source("mine", "fact", 1.0)], 3, NO_AUGMENTATION)
     batch = sampler.batch(length=96, groups=8, windows=2)
     words = {id: word for word, id in tokenizer.vocabulary.items()}
     kept = [
@@ -112,6 +113,75 @@ def test_sampled_labels_cover_exactly_the_evidence(tmp_path: Path) -> None:
     assert all(text.startswith("warden") and text.endswith(".") for text in kept), kept
     assert all((batch.labels[row] == LABELS.index("B")).sum() == 1 for row in range(0, 16, 2))
     assert batch.sentence_kept.sum() == 8  # the second window of a group holds no evidence
+
+
+def sampled(corpus: Corpus, source: Source, augmentation: Augmentation, content: np.ndarray | None = None) -> Batch:
+    vocabulary = word_vocabulary(500)
+    vocabulary = vocabulary if content is None else replace(vocabulary, content=content)
+    return WindowSampler(corpus, vocabulary, [source], 3, augmentation).batch(length=96, groups=8, windows=1)
+
+
+def texts_of(batch: Batch, tokenizer: WordTokenizer) -> list[str]:
+    words = {id: word for word, id in tokenizer.vocabulary.items()}
+    return [" ".join(words[int(id)] for id in row[part > 0]) for row, part in zip(batch.ids, batch.parts, strict=True)]
+
+
+def test_cut_evidence_leaves_its_document_without_an_answer(tmp_path: Path) -> None:
+    corpus, tokenizer = word_corpus([read_inline(write_records(tmp_path / "mine.jsonl"), "mine")])
+    cut = replace(NO_AUGMENTATION, cut_evidence=1.0)
+    batch = sampled(corpus, Source("mine", "fact", 1.0), cut)
+    assert not batch.sentence_kept.any()
+    # Twelve documents hold one sentence each about a warden; the one that was asked for shows its other sentences.
+    assert all(text.count("warden") < 12 for text in texts_of(batch, tokenizer))
+
+
+def test_lone_evidence_stands_without_the_text_around_it(tmp_path: Path) -> None:
+    one = read_inline(write_records(tmp_path / "mine.jsonl", 1), "mine")
+    for number in range(6):
+        one.add_document(f"Rain fell on day {number}. The street was empty. A dog slept.", f"g{number}")
+    corpus, tokenizer = word_corpus([one])
+    batch = sampled(corpus, Source("mine", "fact", 1.0), replace(NO_AUGMENTATION, lone_evidence=1.0))
+    first_sentence = texts_of(batch, tokenizer)
+    assert all("warden 0 keeps the brass key" in text and "mill stood" not in text for text in first_sentence)
+    assert batch.sentence_kept.sum() == 8
+
+
+def test_two_joined_queries_keep_the_evidence_of_both(tmp_path: Path) -> None:
+    one = EvidenceSet("mine")
+    document = one.add_document("Ada signed the lease. It rained. Bo paid the fee.", "g")
+    for query, start, end in (("Who signed the lease?", 0, 21), ("Who paid the fee?", 33, 49)):
+        one.records.append(Record(query, (document,), (Evidence(document, start, end, "fact"),)))
+    one.add_document("The street was empty. A dog slept. " * 8, "h")
+    corpus, _ = word_corpus([one])
+    batch = sampled(corpus, Source("mine", "fact", 1.0), replace(NO_AUGMENTATION, joined=1.0))
+    assert set(np.bincount(batch.sentence_windows[batch.sentence_kept], minlength=8).tolist()) == {1, 2}
+
+
+def test_a_stated_question_ends_with_its_answer() -> None:
+    one = EvidenceSet("mine")
+    document = one.add_document("Ada signed the lease.", "g")
+    evidence = (Evidence(document, 0, 21, "fact"), Evidence(document, 0, 3, "answer"))
+    one.records.append(Record("Who signed the lease?", (document,), evidence))
+    corpus, tokenizer = word_corpus([one])
+    content = np.ones(500, dtype=bool)
+    content[tokenizer.vocabulary["?"]] = False
+    vocabulary = replace(word_vocabulary(500), content=content)
+    tasks = TaskMaker(corpus, vocabulary, [Source("mine", "claim", 1.0, stated=True)], NO_AUGMENTATION)
+    words = {id: word for word, id in tokenizer.vocabulary.items()}
+    query = tasks.draw(np.random.default_rng(1)).query
+    assert [words[int(id)] for id in query] == ["who", "signed", "the", "lease", "ada"]
+
+
+def test_queries_of_few_shared_words_are_those_that_speak_otherwise() -> None:
+    one = EvidenceSet("mine")
+    for number, query in enumerate(["Ada signed the lease 0", "Ada signed lease", "the lease", "Whose contract is it"]):
+        document = one.add_document(f"Ada signed the lease {number}.", f"g{number}")
+        one.records.append(Record(query, (document,), (Evidence(document, 0, 23, "fact"),)))
+    corpus, _ = word_corpus([one])
+    source = Source("mine", "fact", 1.0, few_shared=True)
+    tasks = TaskMaker(corpus, word_vocabulary(500), [source], NO_AUGMENTATION)
+    rng = np.random.default_rng(1)
+    assert {tasks.draw(rng).document for _ in range(20)} == {3}
 
 
 def test_two_samplers_with_one_seed_draw_the_same(tmp_path: Path) -> None:
@@ -225,4 +295,6 @@ def test_a_fine_tuned_critic_loads_and_compresses(tmp_path: Path) -> None:
         "Warden 3 keeps the brass key of tower 3. It rained.", "Who keeps the key of tower 3?", max_tokens=11
     )
     assert result.text == "Warden 3 keeps the brass key of tower 3."
-    assert json.loads((out / "training.json").read_text(encoding="utf-8"))["steps"] == 2
+    summary = json.loads((out / "training.json").read_text(encoding="utf-8"))
+    assert summary["steps"] == 2
+    assert 0 < summary["storage_difference"] < 0.01  # what the rounding of stored weights does to scores
