@@ -22,6 +22,7 @@ from cprs_core.evaluation.own_data import measure_own
 from cprs_core.evaluation.pairs import measure_pairs
 from cprs_core.evaluation.passages import measure_clauses, measure_turns
 from cprs_core.evaluation.ranking import first_task, measure_xquad
+from cprs_core.evaluation.reading import measure_reader
 from cprs_core.evaluation.spans import measure_answers, measure_entities
 from cprs_core.evaluation.speed import measure_speed
 from cprs_core.evaluation.suite import (
@@ -62,11 +63,13 @@ TASKS: dict[str, Task] = {
     "everyday": measure_everyday,
     "aggregation": measure_aggregation,
     "grid": measure_grid,
+    "reader": measure_reader,
     "speed": measure_speed,
 }
 
 SUITE = ("long-needles", "variables", "code-run", "questions", "everyday", "aggregation", "grid")
-QUALITY = tuple(name for name in TASKS if name not in ("squad", "speed", *SUITE))
+QUALITY = tuple(name for name in TASKS if name not in ("squad", "reader", "speed", *SUITE))
+CHUNKED = (*SUITE, "reader")  # retrieval of chunks takes part in these
 QUICK = ("look-alikes", "needles", "pairs")  # these need no data
 
 
@@ -115,7 +118,7 @@ def run_tasks(
     ]
     for name, task in tasks:
         began = time.perf_counter()
-        measured = task([*systems, *chunked, HeadSystem()] if name in SUITE and baselines else systems, options)
+        measured = task([*systems, *chunked, HeadSystem()] if name in CHUNKED and baselines else systems, options)
         first = {measure.task: measure.metric for measure in reversed(measured)}
         measures += measured
         measures += [replace(row, task=table, metric=metric) for table, metric in first.items() for row in missing]

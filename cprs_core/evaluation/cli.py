@@ -19,6 +19,7 @@ from cprs_core.evaluation.html_report import write_page
 from cprs_core.evaluation.metrics import Measure
 from cprs_core.evaluation.options import Options
 from cprs_core.evaluation.published import render_published
+from cprs_core.evaluation.readers import ChatReader
 from cprs_core.evaluation.report import describe_machine, read_results, render_tables, write_results
 from cprs_core.evaluation.targets import render_summary
 from cprs_core.scorer import Scorer
@@ -28,6 +29,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "quality": QUALITY,
     "suite": SUITE,
     "quick": QUICK,
+    "reader": ("reader",),
     "speed": ("speed",),
 }
 QUICK_TOKENS, QUICK_QUESTIONS = 4_096, 36
@@ -38,6 +40,7 @@ Measures critics beside BM25 and MiniLM embeddings at equal tokens, with 95 % bo
   haystack   answer sentences in 131,072 tokens of SQuAD dev paragraphs
   quality    everything that the embedded critic is meant to reach
   suite      RULER, InfiniteBench and our own long contexts at 131,072 tokens, needles to 1 M
+  reader     right answers from full, truncated, retrieved and compressed contexts
   quick      own generators alone, a few minutes on two cores
   speed      tokens per second on 100 KB of text, split by stage
   compare    two results files: what changed by more than the noise
@@ -63,6 +66,12 @@ def add_bench_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--data", metavar="DIR|FILE", help="data folder, or a JSONL file of your own records")
     parser.add_argument("--questions", type=int, metavar="N", help="most cases per set")
     parser.add_argument("--tokens", type=int, metavar="N", help="length of generated contexts")
+    parser.add_argument(
+        "--reader", metavar="NAME", help="chat model that answers, as in openai:gpt-4o-mini; else the first critic"
+    )
+    parser.add_argument(
+        "--reader-tokens", type=int, metavar="N", help="the reader's window; else an eighth of --tokens"
+    )
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
@@ -108,6 +117,8 @@ def measure(args: argparse.Namespace, critics: dict[str, Scorer]) -> tuple[list[
         args.seed,
         args.tokens,
         args.questions,
+        ChatReader.from_name(args.reader) if args.reader else None,
+        args.reader_tokens,
     )
     if suite == "quick":
         tokens, questions = options.tokens or QUICK_TOKENS, options.questions or QUICK_QUESTIONS

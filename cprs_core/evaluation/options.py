@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cprs_core.errors import InputError
+from cprs_core.evaluation.readers import Reader
 from cprs_core.scorer import Tokenizer, WordTokenizer
 
 
@@ -19,6 +20,8 @@ class Options:
         seed: of every generator and sample.
         tokens: length of haystacks; None for each task's own.
         questions: most cases of each set; None for each task's own.
+        reader: answers questions from kept text; None for the first critic itself.
+        reader_tokens: the reader's window; None for an eighth of the context.
     """
 
     data: Path | None = None
@@ -26,6 +29,8 @@ class Options:
     seed: int = 42
     tokens: int | None = None
     questions: int | None = None
+    reader: Reader | None = None
+    reader_tokens: int | None = None
 
     @property
     def folder(self) -> Path:
