@@ -163,6 +163,7 @@ def test_the_question_may_come_as_input_before_it_is_put():
     read = "\n".join(str(message.content) for message in kept.get(input="What about the lease?"))
     assert "All is said about the lease." in read
     assert "What about the lease?" not in read
+    assert "All is said about the lease." not in "\n".join(str(m.content) for m in kept.get(input="And rain 33?"))
 
 
 def test_chat_engines_take_it():
