@@ -104,7 +104,7 @@ def score_difference(
     mixture: list[Source],
     *,
     device: torch.device,
-    windows: int = 96,
+    windows: int,
     length: int = 512,
     seed: int = 98,
     views: Mapping[str, View] = VIEWS,

@@ -123,7 +123,8 @@ def train(
         save_critic(out, average, final, (base / "tokenizer.json").read_text(encoding="utf-8"))
         summary = {"steps": step, "seconds": time.monotonic() - began, "losses": losses, "settings": asdict(config)}
         stored = load_critic(out)[0]
-        apart = score_difference(average, stored, corpus, vocabulary, mixture, **where)
+        few = max(3, config.held_out // 8)
+        apart = score_difference(average, stored, corpus, vocabulary, mixture, windows=few, **where)
         _log.info("scores of the stored weights differ by %.5f on average", apart)
         summary["storage_difference"] = apart
         summary["held_out"] = {name: asdict(one) for name, one in found.items()}
