@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         InputError,
         MissingExtraError,
         PrefixTooLongError,
+        StreamError,
     )
     from cprs_core.instructions import PRESETS, Preset
     from cprs_core.scorer import KeywordScorer, Prefix, Scorer, Tokenizer, Tokens
@@ -28,7 +29,15 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "compressor": ("Compressor",),
-    "errors": ("CPRSError", "InputError", "PrefixTooLongError", "CheckpointError", "DeviceError", "MissingExtraError"),
+    "errors": (
+        "CPRSError",
+        "InputError",
+        "PrefixTooLongError",
+        "CheckpointError",
+        "DeviceError",
+        "MissingExtraError",
+        "StreamError",
+    ),
     "instructions": ("PRESETS", "Preset"),
     "scorer": ("KeywordScorer", "Prefix", "Scorer", "Tokenizer", "Tokens"),
     "context": ("Context", "ScoredContext"),
@@ -59,6 +68,7 @@ __all__ = [
     "ScoredSegment",
     "Scorer",
     "Span",
+    "StreamError",
     "Tokenizer",
     "Tokens",
     "Usage",

@@ -50,6 +50,8 @@ def add_compress_parser(commands: Any) -> None:
     how_much.add_argument("-n", "--max-tokens", type=int, metavar="N", help="at most N tokens")
     how_much.add_argument("-r", "--ratio", type=float, metavar="R", help="at most this share of the input, 0 to 1")
     how_much.add_argument("-t", "--threshold", type=float, metavar="T", help="only what scores at least T, 0 to 1")
+    parser.add_argument("--stream", action="store_true", help="read one file after the other, in bounded memory")
+    parser.add_argument("--checkpoint", metavar="FILE", help="with --stream: go on from here after a stop")
     output = parser.add_argument_group("output")
     form = output.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_const", dest="form", const="json", help="the whole result as JSON")
@@ -85,21 +87,39 @@ def run_compress(args: argparse.Namespace) -> int:
     check_options(args.max_tokens, args.ratio, args.threshold)
     if not args.query.strip() and not (args.instruction or "").strip():
         raise InputError("nothing to look for: pass --query, --instruction or both")
-    documents = read_documents(args.files)
+    if args.stream and args.ratio is not None:
+        raise InputError("--stream does not know the total that --ratio is a share of; use --max-tokens")
+    if args.stream and args.form == "spans":
+        raise InputError("--stream does not keep the files that --spans counts lines in; use --json")
+    if args.checkpoint and not args.stream:
+        raise InputError("--checkpoint goes with --stream")
+    documents = [] if args.stream else read_documents(args.files)
     began = time.perf_counter()
     compressor = args.load_compressor(args.critic, device=args.device, dtype=args.dtype)
     load_seconds = time.perf_counter() - began
     with progress() as on_progress:
-        result = compressor.compress(
-            documents,
-            args.query,
-            instruction=args.instruction,
-            granularity=args.granularity,
-            max_tokens=args.max_tokens,
-            ratio=args.ratio,
-            threshold=args.threshold,
-            on_progress=on_progress,
-        )
+        if args.stream:
+            *_, result = compressor.compress_stream(
+                iterate_documents(args.files),
+                args.query,
+                instruction=args.instruction,
+                granularity=args.granularity,
+                max_tokens=args.max_tokens,
+                threshold=args.threshold,
+                checkpoint=args.checkpoint,
+                on_progress=on_progress,
+            )
+        else:
+            result = compressor.compress(
+                documents,
+                args.query,
+                instruction=args.instruction,
+                granularity=args.granularity,
+                max_tokens=args.max_tokens,
+                ratio=args.ratio,
+                threshold=args.threshold,
+                on_progress=on_progress,
+            )
     write(render(result, documents, args.form), args.output)
     if result.notice:
         sys.stderr.write(f"cprs: {result.notice}\n")
@@ -138,6 +158,11 @@ def read_documents(names: Sequence[str]) -> list[Document]:
         InputError: nothing is named and standard input is a terminal, or it is named twice.
         OSError: a file cannot be read.
     """
+    return list(iterate_documents(names))
+
+
+def iterate_documents(names: Sequence[str]) -> Iterator[Document]:
+    """`read_documents`, one at a time."""
     from cprs_core.types import Document
 
     if not names and sys.stdin.isatty():
@@ -145,7 +170,8 @@ def read_documents(names: Sequence[str]) -> list[Document]:
     names = names or ["-"]
     if names.count("-") > 1:
         raise InputError("standard input ('-') is named twice; it can be read once")
-    return [Document(_read(name), id=name) for name in names]
+    for name in names:
+        yield Document(_read(name), id=name)
 
 
 def _read(name: str) -> str:

@@ -7,7 +7,7 @@ join documents -> render prefix -> tokenize once -> segment -> plan windows
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from cprs_core.assembly import assemble
 from cprs_core.context import Context, ScoredContext, read_context
 from cprs_core.errors import InputError, PrefixTooLongError
 from cprs_core.instructions import Preset, resolve_instruction
-from cprs_core.scorer import OUTSIDE, OnProgress, Scorer
-from cprs_core.selection import GRANULARITIES, Candidates, Granularity, choose
+from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer
+from cprs_core.selection import GRANULARITIES, Candidates, Granularity, choose, explain
 from cprs_core.stopwatch import Stopwatch
+from cprs_core.stream import Selection, Stream, StreamReader, describe
 from cprs_core.types import Compression, Document, DocumentUsage, ScoredSegment, Span, Usage
 from cprs_core.windows import merge_windows, plan_windows
 from cprs_core.workers import in_worker
@@ -31,6 +32,8 @@ CountTokens = Callable[[str], int]
 # A critic that sees fewer tokens of context than this at a time cannot judge them.
 MIN_CONTEXT_TOKENS = 64
 DEFAULT_THRESHOLD = 0.5
+# Tokens that a stream reads at a time: enough to fill a GPU, and seconds of work for a laptop.
+STREAM_TOKENS = 131_072
 
 
 class Compressor:
@@ -124,7 +127,15 @@ class Compressor:
                 text, shortened = assemble(texts, spans)
                 output_tokens = count(text) if spans else 0
             best = float(scored.candidates.scores.max(initial=0.0))
-            notice = _notice(scored, best, default, threshold, budget, spans)
+            notice = explain(
+                candidates=len(scored.candidates),
+                best=best,
+                default=default,
+                threshold=threshold,
+                budget=budget,
+                kept=bool(spans),
+                shortest=lambda: min(cost(index) for index in range(len(scored.candidates))),
+            )
             kept_tokens = scored.kept_tokens(spans, shortened, count_tokens)
         result = Compression(
             text=text,
@@ -178,6 +189,76 @@ class Compressor:
             on_progress=on_progress,
         )
 
+    def compress_stream(
+        self,
+        documents: Iterable[str | Document],
+        query: str = "",
+        *,
+        instruction: str | Preset | None = None,
+        granularity: str | Granularity = "sentence",
+        max_tokens: int | None = None,
+        threshold: float | None = None,
+        count_tokens: CountTokens | None = None,
+        memory_tokens: int = STREAM_TOKENS,
+        checkpoint: str | os.PathLike[str] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Iterator[Compression]:
+        """`compress` for documents that arrive one after the other and need not fit into memory.
+
+        Gives the best selection so far after every batch; the last one is the answer, the same that `compress` gives
+        for all documents together. Close the iterator to stop. In a result ``documents`` are only those that something
+        is kept of; a span's ``document_index`` counts the whole stream. There is no ``ratio``: the total is not known.
+
+        Args:
+            documents: any iterable of texts or `Document`s.
+            max_tokens: as in `compress`. Without it everything that reaches the threshold is kept, and held in memory.
+            memory_tokens: tokens read at a time, and so held in memory beside what is kept.
+            checkpoint: file that is written after every batch. If it is there already, the documents it has behind it
+                are passed over (they have to be given again, in the same order) and reading goes on.
+            on_progress: called now and then with tokens scored and tokens read ahead so far.
+
+        Raises:
+            InputError, PrefixTooLongError: as in `compress`, at once.
+            CheckpointError: the checkpoint is damaged, or of another call or other documents.
+            StreamError: ``documents`` raised an error; what was read is in the error's ``partial``.
+        """
+        if isinstance(documents, str | Document):
+            documents = [documents]
+        if isinstance(documents, bytes | Mapping) or not isinstance(documents, Iterable):
+            raise InputError(
+                f"documents is of type {type(documents).__name__}; pass an iterable of str or cprs_core.Document"
+            )
+        stream = self._stream(
+            query, instruction, granularity, max_tokens, threshold, count_tokens, memory_tokens, checkpoint, on_progress
+        )
+        return stream.run(documents)
+
+    def acompress_stream(
+        self,
+        documents: Iterable[str | Document] | AsyncIterable[str | Document],
+        query: str = "",
+        *,
+        instruction: str | Preset | None = None,
+        granularity: str | Granularity = "sentence",
+        max_tokens: int | None = None,
+        threshold: float | None = None,
+        count_tokens: CountTokens | None = None,
+        memory_tokens: int = STREAM_TOKENS,
+        checkpoint: str | os.PathLike[str] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> AsyncIterator[Compression]:
+        """`compress_stream` on a worker thread, for ``async for``; ``documents`` may be asynchronous too."""
+        if isinstance(documents, str | Document):
+            documents = [documents]
+        if isinstance(documents, bytes | Mapping) or not isinstance(documents, Iterable | AsyncIterable):
+            raise InputError(
+                f"documents is of type {type(documents).__name__}; pass an iterable of str or cprs_core.Document"
+            )
+        stream = self._stream(
+            query, instruction, granularity, max_tokens, threshold, count_tokens, memory_tokens, checkpoint, on_progress
+        )
+        return stream.run_async(documents)
+
     def score(
         self,
         documents: Documents,
@@ -201,21 +282,9 @@ class Compressor:
     ) -> _Scored:
         """The straight path up to candidates."""
         watch = Stopwatch()
-        name = granularity if isinstance(granularity, str) else None
-        preset = resolve_instruction(instruction, name)
-        make_candidates = _granularity(granularity, preset)
-        if not isinstance(query, str):
-            raise InputError(f"query is of type {type(query).__name__}; pass a str")
-        if not query.strip() and (instruction is None or (isinstance(instruction, str) and not instruction.strip())):
-            raise InputError("nothing to look for: query and instruction are both empty; pass at least one of them")
         with watch("tokenize"):
-            prefix = self.scorer.tokenizer.encode_prefix(preset.text, query, preset.tags)
+            preset, make_candidates, prefix = self._prepare(query, instruction, granularity)
             capacity = self.scorer.window_tokens - len(prefix)
-            if capacity < MIN_CONTEXT_TOKENS:
-                raise PrefixTooLongError(
-                    f"instruction and query take {len(prefix):,} tokens; a window holds {self.scorer.window_tokens:,}, "
-                    f"at least {MIN_CONTEXT_TOKENS} of them for the context; shorten the instruction or query"
-                )
             context = read_context([document.text for document in documents], self.scorer.tokenizer)
         with watch("segment"):
             windows = plan_windows(
@@ -227,6 +296,67 @@ class Compressor:
             token_scores = merge_windows(windows, rows, len(context.ids), OUTSIDE, len(self.scorer.labels))
             candidates = make_candidates(ScoredContext(context, token_scores, windows, piece_tokens=capacity // 2))
         return _Scored(documents, context, candidates, preset, len(windows), watch)
+
+    def _stream(
+        self,
+        query: str,
+        instruction: str | Preset | None,
+        granularity: str | Granularity,
+        max_tokens: int | None,
+        threshold: float | None,
+        count_tokens: CountTokens | None,
+        memory_tokens: int,
+        checkpoint: str | os.PathLike[str] | None,
+        on_progress: OnProgress | None,
+    ) -> Stream:
+        """The parts of a stream, put together."""
+        check_options(max_tokens, None, threshold)
+        if memory_tokens < self.scorer.window_tokens:
+            raise InputError(
+                f"memory_tokens is {memory_tokens:,}; it must be at least one window ({self.scorer.window_tokens:,})"
+            )
+        preset, make_candidates, prefix = self._prepare(query, instruction, granularity)
+        default = self._default_threshold(preset.granularity)
+        selection = Selection(max_tokens, default if threshold is None and max_tokens is None else threshold)
+        reader = StreamReader(
+            self.scorer,
+            prefix,
+            make_candidates,
+            selection,
+            memory_tokens=memory_tokens,
+            count_tokens=count_tokens,
+            on_progress=on_progress,
+        )
+        count, watch = count_tokens or self.count_tokens, Stopwatch()
+        name = granularity if isinstance(granularity, str) else getattr(granularity, "__qualname__", "custom")
+        return Stream(
+            reader,
+            lambda: describe(reader, count, default, query, preset.text, watch.total),
+            as_document,
+            # A critic's spans and a caller's own function may look at a document as a whole, `document` does.
+            whole=preset.granularity == "document" or not isinstance(granularity, str),
+            checkpoint=Path(checkpoint) if checkpoint is not None else None,
+            call=repr((query, preset, name, max_tokens, threshold, count_tokens is None, _identity(self.scorer))),
+        )
+
+    def _prepare(
+        self, query: str, instruction: str | Preset | None, granularity: str | Granularity
+    ) -> tuple[Preset, Granularity, Prefix]:
+        """What a call asks for, as the critic reads it."""
+        name = granularity if isinstance(granularity, str) else None
+        preset = resolve_instruction(instruction, name)
+        make_candidates = _granularity(granularity, preset)
+        if not isinstance(query, str):
+            raise InputError(f"query is of type {type(query).__name__}; pass a str")
+        if not query.strip() and (instruction is None or (isinstance(instruction, str) and not instruction.strip())):
+            raise InputError("nothing to look for: query and instruction are both empty; pass at least one of them")
+        prefix = self.scorer.tokenizer.encode_prefix(preset.text, query, preset.tags)
+        if self.scorer.window_tokens - len(prefix) < MIN_CONTEXT_TOKENS:
+            raise PrefixTooLongError(
+                f"instruction and query take {len(prefix):,} tokens; a window holds {self.scorer.window_tokens:,}, "
+                f"at least {MIN_CONTEXT_TOKENS} of them for the context; shorten the instruction or query"
+            )
+        return preset, make_candidates, prefix
 
     def _default_threshold(self, granularity: str) -> float:
         return self.scorer.thresholds.get(granularity, DEFAULT_THRESHOLD)
@@ -325,16 +455,20 @@ def as_documents(documents: Documents) -> list[Document]:
         raise InputError(
             f"documents is of type {type(documents).__name__}; pass a str, a cprs_core.Document or a sequence of them"
         )
-    result = []
-    for index, document in enumerate(documents):
-        if isinstance(document, str):
-            document = Document(document)
-        if not isinstance(document, Document) or not isinstance(document.text, str):
-            raise InputError(
-                f"documents[{index}] is of type {type(document).__name__}; pass a str or a cprs_core.Document"
-            )
-        result.append(document)
-    return result
+    return [as_document(document, index) for index, document in enumerate(documents)]
+
+
+def as_document(document: object, index: int) -> Document:
+    """A text or a document as a document; ``index`` says where in the input it stood.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(document, str):
+        document = Document(document)
+    if not isinstance(document, Document) or not isinstance(document.text, str):
+        raise InputError(f"documents[{index}] is of type {type(document).__name__}; pass a str or a cprs_core.Document")
+    return document
 
 
 def check_options(max_tokens: int | None, ratio: float | None, threshold: float | None) -> None:
@@ -364,17 +498,7 @@ def _granularity(granularity: str | Granularity, preset: Preset) -> Granularity:
     return GRANULARITIES[preset.granularity]
 
 
-def _notice(
-    scored: _Scored, best: float, default: float, threshold: float | None, budget: int | None, spans: list[Span]
-) -> str | None:
-    """One sentence on why little or nothing was kept, where that needs saying."""
-    if not len(scored.candidates):
-        return "the documents hold no text"
-    if not spans and budget is not None and (threshold is None or best >= threshold):
-        shortest = min(scored.cost(index) for index in range(len(scored.candidates)))
-        return f"the budget of {budget} tokens is below the shortest segment that fits ({shortest} tokens)"
-    if best < default:
-        return f"nothing matches well: the best score is {best:.3f}, the critic's default threshold {default:.3f}"
-    if not spans:
-        return f"nothing reaches the threshold {threshold}: the best score is {best:.3f}"
-    return None
+def _identity(scorer: Scorer) -> str:
+    """What tells critics apart in a checkpoint."""
+    name = getattr(scorer, "fingerprint", None) or getattr(scorer, "name", type(scorer).__name__)
+    return f"{name} {scorer.window_tokens}"

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cprs_core.types import Compression
+
 
 class CPRSError(Exception):
     """Base of every error this package raises on purpose."""
@@ -31,3 +36,16 @@ class MissingExtraError(CPRSError, ImportError):
             f"{purpose} needs the package {package!r}, which is not installed; "
             f"install it with: pip install 'cprs-integrations[{extra}]'"
         )
+
+
+class StreamError(CPRSError, RuntimeError):
+    """The iterable of a stream failed; the original error is the cause.
+
+    ``partial`` is the selection of what was read until then (None before anything was), ``document_index`` the place
+    of the document that could not be had.
+    """
+
+    def __init__(self, message: str, partial: Compression | None, document_index: int) -> None:
+        super().__init__(message)
+        self.partial = partial
+        self.document_index = document_index

@@ -210,7 +210,7 @@ def choose(
             price = cost(index)
             if price > left:
                 misfits += 1
-                if left <= 0 or misfits > _MAX_MISFITS:
+                if left <= 0 or misfits > MAX_MISFITS:
                     break
                 continue
             left -= price
@@ -221,4 +221,35 @@ def choose(
 
 # A budget that is nearly full tries this many smaller candidates before it stops: enough to fill the rest well,
 # few enough that a caller's slow token counter is not called for every segment of a long text.
-_MAX_MISFITS = 200
+MAX_MISFITS = 200
+
+
+def explain(
+    *,
+    candidates: int,
+    best: float,
+    default: float,
+    threshold: float | None,
+    budget: int | None,
+    kept: bool,
+    shortest: Callable[[], int],
+) -> str | None:
+    """One sentence on why little or nothing was kept, where that needs saying.
+
+    Args:
+        candidates: how many there were.
+        best: the best of their scores.
+        default: the critic's own threshold.
+        threshold, budget: as asked for.
+        kept: whether anything is.
+        shortest: tokens of the shortest candidate; only asked for where the budget was too small.
+    """
+    if not candidates:
+        return "the documents hold no text"
+    if not kept and budget is not None and (threshold is None or best >= threshold):
+        return f"the budget of {budget} tokens is below the shortest segment that fits ({shortest()} tokens)"
+    if best < default:
+        return f"nothing matches well: the best score is {best:.3f}, the critic's default threshold {default:.3f}"
+    if not kept:
+        return f"nothing reaches the threshold {threshold}: the best score is {best:.3f}"
+    return None

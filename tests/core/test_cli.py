@@ -66,6 +66,29 @@ def test_options_reach_the_compressor(lease_file: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == "The lease ended last year.\n"
 
 
+def test_a_stream_of_files_is_read_one_after_the_other_and_goes_on_after_a_stop(
+    lease_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, checkpoint = tmp_path / "other.txt", tmp_path / "run.ckpt"
+    arguments = ("compress", "-q", "Who?", "--stream", "--checkpoint", str(checkpoint), str(lease_file), str(other))
+    assert cprs(*arguments) == 2
+    assert "document 1 of the stream could not be had (FileNotFoundError" in capsys.readouterr().err
+    other.write_text("Bob has no lease.")
+    assert cprs(*arguments) == 0
+    assert capsys.readouterr().out == (
+        "Ada signed the lease on Monday.\nThe lease ended last year.\n\nBob has no lease.\n"
+    )
+    assert checkpoint.exists()
+
+
+@pytest.mark.parametrize("option", [("--stream", "--ratio", "0.5"), ("--stream", "--spans"), ("--checkpoint", "x")])
+def test_options_that_do_not_go_with_a_stream_are_refused(
+    option: tuple[str, ...], lease_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cprs("compress", "-q", "Who?", *option, str(lease_file)) == 2
+    assert "--stream" in capsys.readouterr().err
+
+
 def test_json_is_the_whole_result(lease_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cprs("compress", "-q", "Who signed?", "--json", str(lease_file)) == 0
     result = Compression.model_validate_json(capsys.readouterr().out)
