@@ -102,8 +102,13 @@ def save_critic(
     (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
 
 
-def load_critic(folder: Path) -> tuple[TokenCritic, CriticConfig, WordPieceTokenizer]:
+def load_critic(
+    folder: Path, kind: type[TokenCritic] = TokenCritic
+) -> tuple[TokenCritic, CriticConfig, WordPieceTokenizer]:
     """A critic in float32 on the CPU, in evaluation mode.
+
+    Args:
+        kind: the class to build, for a critic that reads the same weights in another way.
 
     Raises:
         CheckpointError: a file is missing or damaged, or a tensor is missing, extra or of another shape; each is named.
@@ -123,7 +128,7 @@ def load_critic(folder: Path) -> tuple[TokenCritic, CriticConfig, WordPieceToken
     except Exception as error:  # a missing file, a cut one, a header that is not JSON
         raise CheckpointError(f"cannot read the weights {path}: {error}; reinstall or save the critic again") from error
     with torch.device("meta"), _WithoutInit():
-        critic = TokenCritic(config.encoder, config.outside_word)
+        critic = kind(config.encoder, config.outside_word)
     _check_tensors(path, critic, tensors)
     critic.load_state_dict(tensors, assign=True)
     return critic.eval().requires_grad_(False), config, tokenizer

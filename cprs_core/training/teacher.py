@@ -67,7 +67,7 @@ def neighbours(
     table = np.full((vocab_size, count), -1, dtype=np.int32)
     row_of = np.array(rows)
     for begin in range(0, len(words), 4096):
-        likeness, nearest = (embeddings[begin : begin + 4096] @ embeddings.T).float().topk(12, dim=1)
+        likeness, nearest = (embeddings[begin : begin + 4096] @ embeddings.T).float().topk(min(12, len(words)), dim=1)
         for i, (values, others) in enumerate(zip(likeness.tolist(), nearest.tolist(), strict=True)):
             word = words[begin + i]
             close = [

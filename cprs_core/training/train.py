@@ -65,6 +65,7 @@ class TrainingConfig:
 
 
 OnStep = Callable[[int, float, dict[str, float]], None]  # step, progress in 0..1, losses
+PreparedVocabulary = tuple[Vocabulary, Tensor | None]  # what sampler and teacher need of a corpus
 
 
 def train(
@@ -77,6 +78,9 @@ def train(
     teacher: Path | None = None,
     teacher_sets: frozenset[str] = frozenset(),
     views: Mapping[str, View] = VIEWS,
+    critic_kind: type[TokenCritic] = TokenCritic,
+    losses_kind: type[TrainingCritic] = TrainingCritic,
+    prepared: PreparedVocabulary | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
 ) -> Path:
@@ -86,6 +90,8 @@ def train(
         base: a critic's folder, untrained or trained.
         teacher: a critic's folder whose encoder knows how alike texts are; by default ``base``.
         teacher_sets: names of the sets that the teacher speaks to; none for no teacher.
+        critic_kind, losses_kind: what is trained and what it is taught, for experiments; the base's own by default.
+        prepared: what `prepare_vocabulary` returned for the same corpus, base and views, to share it between runs.
         resume: continue from ``out/state`` where a killed run left it.
 
     Returns:
@@ -95,15 +101,15 @@ def train(
 
     torch.manual_seed(config.seed)
     accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
-    critic, critic_config, tokenizer = load_critic(base)
+    critic, critic_config, tokenizer = load_critic(base, critic_kind)
     critic.train().requires_grad_(True)
     wise = (critic if teacher is None else load_critic(teacher)[0]).encoder if teacher_sets else None
-    vocabulary, embeddings = _prepare_vocabulary(corpus, critic, tokenizer, accelerator.device, wise, views)
+    vocabulary, embeddings = prepared or prepare_vocabulary(corpus, critic, tokenizer, accelerator.device, wise, views)
     sampler = WindowSampler(corpus, vocabulary, mixture, config.seed, config.augmentation, teacher_sets, views=views)
     if config.compile_layers:
         for layer in critic.encoder.layers:
             layer.compile()
-    model = TrainingCritic(critic, config.losses, tokenizer.unknown_id)
+    model = losses_kind(critic, config.losses, tokenizer.unknown_id)
     optimizer = torch.optim.AdamW(
         _parameter_groups(model, config.weight_decay), lr=config.learning_rate, fused=torch.cuda.is_available()
     )
@@ -253,20 +259,20 @@ class _State:
         return int(saved["step"])
 
 
-def _prepare_vocabulary(
+def prepare_vocabulary(
     corpus: Corpus,
     critic: TokenCritic,
     tokenizer: WordPieceTokenizer,
     device: torch.device,
     wise: Encoder | None,
     views: Mapping[str, View],
-) -> tuple[Vocabulary, Tensor | None]:
+) -> PreparedVocabulary:
     """What the sampler needs of the vocabulary, and the teacher's embeddings of all queries, then all sentences."""
     words = tokenizer.vocabulary()
     continues = np.array([word.startswith("##") for word in words])
     frequent = np.bincount(corpus.tokens, minlength=len(words))
     common = np.zeros(len(words), dtype=bool)
-    common[np.argsort(-frequent)[:250]] = True
+    common[np.argsort(-frequent)[: min(250, len(words) // 100)]] = True
     content = np.array([word.isalnum() and len(word) >= 3 for word in words]) & ~common & ~continues
     table = np.full((len(words), 4), -1, dtype=np.int32)
     embeddings = None
