@@ -38,7 +38,7 @@ from cprs_core.scorer import LABELS, OUTSIDE
 from cprs_core.training.corpus import Corpus
 from cprs_core.training.losses import TrainingCritic
 from cprs_core.training.recipe import MIXTURE, TEACHER_SETS
-from cprs_core.training.sampling import Source
+from cprs_core.training.tasks import Source
 from cprs_core.training.train import PreparedVocabulary, TrainingConfig, prepare_vocabulary, train
 from cprs_core.training.views import VIEWS
 

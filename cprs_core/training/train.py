@@ -128,7 +128,7 @@ def train(
         final = replace(critic_config, name=config.name, thresholds=thresholds)
         save_critic(out, average, final, (base / "tokenizer.json").read_text(encoding="utf-8"))
         summary = {"steps": step, "seconds": time.monotonic() - began, "losses": losses, "settings": asdict(config)}
-        stored = load_critic(out)[0]
+        stored = load_critic(out, critic_kind)[0]
         few = max(3, config.held_out // 8)
         apart = score_difference(average, stored, corpus, vocabulary, mixture, windows=few, **where)
         _log.info("scores of the stored weights differ by %.5f on average", apart)
