@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cprs_core.advice import Advice, ChatPrice, Speed
     from cprs_core.compressor import Compressor
     from cprs_core.context import Context, ScoredContext
     from cprs_core.errors import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "advice": ("Advice", "ChatPrice", "Speed"),
     "compressor": ("Compressor",),
     "errors": (
         "CPRSError",
@@ -48,8 +50,10 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "PRESETS",
+    "Advice",
     "CPRSError",
     "Candidates",
+    "ChatPrice",
     "CheckpointError",
     "Compression",
     "Compressor",
@@ -68,6 +72,7 @@ __all__ = [
     "ScoredSegment",
     "Scorer",
     "Span",
+    "Speed",
     "StreamError",
     "Tokenizer",
     "Tokens",

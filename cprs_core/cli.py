@@ -22,6 +22,7 @@ OK, USAGE_ERROR, INTERRUPTED, PIPE_CLOSED = 0, 2, 130, 141
 
 # Subcommands with parsers of their own; a module is imported only when its command is asked for.
 _GUESTS = {
+    "advise": ("cprs_core.cli_advise", "does compressing pay, in money and in time?"),
     "bench": ("cprs_core.evaluation.cli", "measure critics beside BM25 and embeddings at equal tokens"),
     "train": ("cprs_core.training.cli", "train a critic from evidence records"),
 }

@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ from cprs_core.stream import Selection, Stream, StreamReader, describe
 from cprs_core.types import Compression, Document, DocumentUsage, ScoredSegment, Span, Usage
 from cprs_core.windows import merge_windows, plan_windows
 from cprs_core.workers import in_worker
+
+if TYPE_CHECKING:
+    from cprs_core.advice import Advice, ChatPrice, Speed
 
 Documents = str | Document | Sequence[str | Document]
 CountTokens = Callable[[str], int]
@@ -271,6 +275,41 @@ class Compressor:
         """Every segment with its score, in source order; nothing is dropped. Arguments as for `compress`."""
         scored = self._score(as_documents(documents), query, instruction, granularity, on_progress)
         return scored.segments()
+
+    def measure_speed(self) -> Speed:
+        """How fast this compressor reads here: a calibration of a few seconds on made-up prose."""
+        from cprs_core.advice import measure_speed
+
+        def read(text: str) -> tuple[int, float]:
+            usage = self.compress(text, "Who drew the plans for the canal?", ratio=0.1).usage
+            return usage.input_tokens, usage.seconds
+
+        return measure_speed(read)
+
+    def advise(
+        self,
+        tokens: int,
+        *,
+        price: ChatPrice | float | str,
+        speed: Speed | None = None,
+        keep: float | int = 0.1,
+        calls: int = 1,
+        machine_price: float = 0.0,
+    ) -> Advice:
+        """Whether compressing a context of ``tokens`` tokens pays in money and time, and from which length on.
+
+        Arguments, formulas and errors: `cprs_core.advice.advise`. ``speed`` is measured here unless it is passed.
+        """
+        from cprs_core.advice import advise
+
+        return advise(
+            tokens,
+            price=price,
+            speed=speed or self.measure_speed(),
+            keep=keep,
+            calls=calls,
+            machine_price=machine_price,
+        )
 
     def _score(
         self,

@@ -93,7 +93,7 @@ class SentenceOptimizerSystem:
             async def _aget_query_embedding(self, query: str) -> list[float]:
                 return self._get_query_embedding(query)
 
-        self._make = lambda split: module.SentenceEmbeddingOptimizer(
+        self._make: Callable[[Any], Any] = lambda split: module.SentenceEmbeddingOptimizer(
             embed_model=_Embedding(), percentile_cutoff=1.0, tokenizer_fn=split, context_before=0, context_after=0
         )
 
