@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,19 @@ from cprs_core.errors import InputError
 from cprs_core.evaluation.bench import QUALITY, QUICK, SUITE, TASKS, default_tokenizer, run_tasks
 from cprs_core.evaluation.compare import compare_runs, render_changes
 from cprs_core.evaluation.data import data_folder
+from cprs_core.evaluation.failures import FailureLog
 from cprs_core.evaluation.html_report import write_page
 from cprs_core.evaluation.metrics import Measure
 from cprs_core.evaluation.options import Options
+from cprs_core.evaluation.pictures import write_pictures
 from cprs_core.evaluation.published import render_published
 from cprs_core.evaluation.readers import ChatReader
-from cprs_core.evaluation.report import describe_machine, read_results, render_tables, write_results
+from cprs_core.evaluation.readme import render_measured, update_readme
+from cprs_core.evaluation.report import describe_machine, read_results, read_run, render_tables, write_results
 from cprs_core.evaluation.targets import render_summary
 from cprs_core.scorer import Scorer
+
+_log = logging.getLogger(__name__)
 
 SUITES: dict[str, tuple[str, ...]] = {
     "haystack": ("haystack",),
@@ -44,6 +49,7 @@ Measures critics beside BM25 and MiniLM embeddings at equal tokens, with 95 % bo
   quick      own generators alone, a few minutes on two cores
   speed      tokens per second on 100 KB of text, split by stage
   compare    two results files: what changed by more than the noise
+  report     results files again as tables, page, pictures or the README's table
 """
 
 
@@ -55,8 +61,8 @@ def add_bench_parser(subparsers: Any) -> argparse.ArgumentParser:
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("suite", nargs="?", default="quality", choices=[*SUITES, "compare"], metavar="SUITE")
-    parser.add_argument("runs", nargs="*", type=Path, metavar="FILE", help="for compare: results before and after")
+    parser.add_argument("suite", nargs="?", default="quality", choices=[*SUITES, "compare", "report"], metavar="SUITE")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="FILE", help="for compare and report: results")
     parser.add_argument("--quick", action="store_true", help="the same as the suite quick")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=f"one of: {', '.join(TASKS)}")
     parser.add_argument("--critic", action="append", default=[], metavar="DIR", help="may be repeated")
@@ -80,6 +86,8 @@ def add_bench_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     parser.add_argument("--out", type=Path, metavar="FILE", help="results as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the report as one self-contained page")
+    parser.add_argument("--png", type=Path, metavar="DIR", help="curves and heat maps as PNG files")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="for report: write the measured table into it")
     parser.add_argument(
         "--against", type=Path, metavar="FILE", help="earlier results; exit code 1 where a critic fell below them"
     )
@@ -95,8 +103,14 @@ def run(args: argparse.Namespace) -> int:
         before, after = (read_results(path) for path in args.runs)
         sys.stdout.write(render_changes(compare_runs(before, after)) + "\n")
         return 0
+    if args.suite == "report":
+        return _report_again(args)
     if args.runs:
-        raise InputError(f"unexpected argument {str(args.runs[0])!r}; only compare takes files")
+        raise InputError(f"unexpected argument {str(args.runs[0])!r}; only compare and report take files")
+    if args.readme is not None:
+        raise InputError("--readme belongs to cprs bench report: measure with --out FILE first")
+    if args.png is not None:
+        write_pictures(args.png, [])  # what is missing shows before anything is measured
     _show_progress()
     critics = load_critics(args)
     measures, report = measure(args, critics)
@@ -120,8 +134,8 @@ def measure(args: argparse.Namespace, critics: dict[str, Scorer]) -> tuple[list[
         args.seed,
         args.tokens,
         args.questions,
-        ChatReader.from_name(args.reader) if args.reader else None,
-        args.reader_tokens,
+        reader=ChatReader.from_name(args.reader) if args.reader else None,
+        reader_tokens=args.reader_tokens,
     )
     if suite == "quick":
         tokens, questions = options.tokens or QUICK_TOKENS, options.questions or QUICK_QUESTIONS
@@ -134,7 +148,7 @@ def measure(args: argparse.Namespace, critics: dict[str, Scorer]) -> tuple[list[
     def save(so_far: list[Measure]) -> None:
         if args.out is not None:
             seconds = round(time.perf_counter() - began, 1)
-            write_results(args.out, so_far, machine, {**settings, "seconds": seconds})
+            write_results(args.out, so_far, machine, {**settings, "seconds": seconds}, options.failures.to_rows())
 
     measures = run_tasks(
         [] if own else args.only or SUITES[suite],
@@ -148,18 +162,52 @@ def measure(args: argparse.Namespace, critics: dict[str, Scorer]) -> tuple[list[
         on_measured=save,  # a run that is cut off leaves what it had
     )
     seconds = time.perf_counter() - began
-    if args.html is not None:
-        write_page(args.html, measures, machine, render_summary(measures, list(critics)))
-    report = _report(measures, list(critics), machine, args.seed, seconds)
-    return measures, f"{report}\n\n{render_published()}" if suite == "suite" else report
+    how = f"seed {args.seed}; {seconds:.0f} s"
+    return measures, _report(args, measures, list(critics), machine, options.failures, suite, how)
 
 
 def _report(
-    measures: Sequence[Measure], critics: Sequence[str], machine: dict[str, str], seed: int, seconds: float
+    args: argparse.Namespace,
+    measures: Sequence[Measure],
+    critics: Sequence[str],
+    machine: Mapping[str, str],
+    failures: FailureLog,
+    suite: str,
+    how: str,
 ) -> str:
+    """The report's text; writes page and pictures where they were asked for."""
+    summary = render_summary(measures, critics)
+    if args.html is not None:
+        write_page(args.html, measures, machine, summary, failures)
+    if args.png is not None:
+        for path in write_pictures(args.png, measures):
+            _log.info("wrote %s", path)
     facts = ", ".join(f"{key} {value}" for key, value in machine.items())
-    foot = f"95 % bootstrap intervals in brackets; seed {seed}; {seconds:.0f} s; {facts}"
-    return "\n\n".join(part for part in (render_summary(measures, critics), render_tables(measures), foot) if part)
+    foot = f"95 % bootstrap intervals in brackets; {how}; {facts}"
+    published = render_published() if suite == "suite" else ""
+    parts = (summary, render_tables(measures), failures.render(), published, foot)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _report_again(args: argparse.Namespace) -> int:
+    """Report of results files; where two hold the same measure the later one counts."""
+    if not args.runs:
+        raise InputError("report needs at least one results file (written with --out)")
+    measures: dict[tuple[str, str, str], Measure] = {}
+    failures: dict[str, list[Any]] = {"counts": [], "worst": []}
+    for path in args.runs:
+        run = read_run(path)
+        measures |= {(m.task, m.metric, m.system): m for m in read_results(path)}
+        for part, found in run.get("failures", {}).items():
+            failures[part] += found
+    log = FailureLog.from_rows(failures)
+    settings, rows = run.get("settings", {}), list(measures.values())
+    if args.readme is not None:
+        update_readme(args.readme, render_measured(rows, run["machine"]))
+    how = f"from {', '.join(path.name for path in args.runs)}; seed {settings.get('seed')}"
+    text = _report(args, rows, settings.get("critics", []), run["machine"], log, settings.get("suite", ""), how)
+    sys.stdout.write(text + "\n")
+    return 0
 
 
 def _folder(named: str | None) -> Path | None:

@@ -45,12 +45,12 @@ class Change:
 
 
 def compare_runs(before: Sequence[Measure], after: Sequence[Measure]) -> list[Change]:
-    """Measures of the same task, metric and system in both runs; NaN is left out."""
-    old = {(m.task, m.metric, m.system): m for m in before if not math.isnan(m.value)}
+    """Measures of the same task, metric and system in both runs; NaN and details are left out."""
+    old = {(m.task, m.metric, m.system): m for m in before if not (m.detail or math.isnan(m.value))}
     changes = []
     for measure in after:
         match = old.get((measure.task, measure.metric, measure.system))
-        if match is not None and not math.isnan(measure.value):
+        if match is not None and not (measure.detail or math.isnan(measure.value)):
             changes.append(Change(match, measure))
     return changes
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from cprs_core.evaluation.corpus import Corpus, Request
 from cprs_core.evaluation.data import Dataset, Record, read_dataset
+from cprs_core.evaluation.failures import FailureLog
 from cprs_core.evaluation.metrics import Fact, Measure, fill_budget, mean_measure
 from cprs_core.evaluation.options import Options
 from cprs_core.evaluation.systems import CriticSystem, System
@@ -94,7 +95,8 @@ def measure_haystack(systems: Sequence[System], options: Options) -> list[Measur
         requests = [Request(corpus, query, PRESETS["supporting_facts"]) for query in haystack.queries]
         for system in ranked:
             name = system.name if unit == "sentence" else f"{system.name}, paragraphs"
-            measures += recall_at_budgets("haystack", name, system, requests, facts, BUDGETS)
+            log = options.failures if isinstance(system, CriticSystem) else None
+            measures += recall_at_budgets("haystack", name, system, requests, facts, BUDGETS, log)
     return measures
 
 
@@ -105,11 +107,17 @@ def recall_at_budgets(
     requests: Sequence[Request],
     facts: Sequence[Sequence[Fact]],
     budgets: Sequence[int],
+    log: FailureLog | None = None,
 ) -> list[Measure]:
-    """Share of requests with any of their facts kept, per budget, all from one ranking."""
+    """Share of requests with any of their facts kept, per budget, all from one ranking.
+
+    Requests whose facts are not kept at the first budget go to ``log``.
+    """
     found = np.zeros((len(requests), len(budgets)), dtype=bool)
     for i, scores in enumerate(system.rank(requests)):
         for j, budget in enumerate(budgets):
             kept = fill_budget(scores, requests[i].corpus.costs, budget)
             found[i, j] = any(fact.found(kept) for fact in facts[i])
+            if log is not None and j == 0:
+                log.add(task, f"at {budget:,}", name, requests[i], facts[i], scores, kept, missed=not found[i, j])
     return [mean_measure(task, f"recall@{budget:,}", name, found[:, j]) for j, budget in enumerate(budgets)]

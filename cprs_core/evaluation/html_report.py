@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cprs_core.evaluation.failures import FailureLog
 from cprs_core.evaluation.metrics import Measure
 from cprs_core.evaluation.report import render_value
 
@@ -22,16 +23,21 @@ small { color: #666; } svg { max-width: 100%; height: auto; }
 """
 _COLOURS = ("#1b6ca8", "#c0562b", "#3d8b3d", "#8b5fa8", "#a8871b", "#5b6b7a", "#b03060", "#2b8f8f")
 _AT_BUDGET = re.compile(r"recall@([\d,]+)$")
+_DEPTH = re.compile(r"depth ([01]\.\d+) at ([\d,]+)$")
+_SECONDS_AT = re.compile(r"seconds at ([\d,]+)$")
 _BIN = re.compile(r"right at (0?\.\d+|1\.00|\d\.\d+)$")
 
 
-def render_page(measures: Sequence[Measure], machine: Mapping[str, str], summary: str = "") -> str:
+def render_page(
+    measures: Sequence[Measure], machine: Mapping[str, str], summary: str = "", failures: FailureLog | None = None
+) -> str:
     """The page's text.
 
     Args:
         measures: of one run.
         machine: facts shown at the foot.
         summary: a Markdown table to open with; may be empty.
+        failures: what was missed; None for no such section.
     """
     parts = ["<h1>Context compression, measured</h1>"]
     parts.append("<p>95 % bootstrap intervals in brackets. All systems rank the same segments, at equal tokens.</p>")
@@ -40,7 +46,9 @@ def render_page(measures: Sequence[Measure], machine: Mapping[str, str], summary
         parts.append(_table(rows[0], rows[2:]))
     for task in dict.fromkeys(measure.task for measure in measures):
         own = [measure for measure in measures if measure.task == task]
-        parts += [f"<h2>{html.escape(task)}</h2>", _task_table(own), _curves(own), _calibration(own)]
+        parts += [f"<h2>{html.escape(task)}</h2>", _task_table(own), _curves(own), _heat_maps(own), _latency(own)]
+        parts.append(_calibration(own))
+    parts.append(_failures(failures))
     facts = ", ".join(f"{key} {value}" for key, value in machine.items())
     parts.append(f"<p><small>{html.escape(facts)}</small></p>")
     body = "\n".join(part for part in parts if part)
@@ -50,10 +58,16 @@ def render_page(measures: Sequence[Measure], machine: Mapping[str, str], summary
     )
 
 
-def write_page(path: Path, measures: Sequence[Measure], machine: Mapping[str, str], summary: str = "") -> None:
+def write_page(
+    path: Path,
+    measures: Sequence[Measure],
+    machine: Mapping[str, str],
+    summary: str = "",
+    failures: FailureLog | None = None,
+) -> None:
     """`render_page` into a file; folders on the way are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_page(measures, machine, summary), encoding="utf-8")
+    path.write_text(render_page(measures, machine, summary, failures), encoding="utf-8")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -64,6 +78,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _task_table(measures: Sequence[Measure]) -> str:
     """Systems down, metrics across; shares are shaded, so that a table reads as a heat map."""
+    measures = [measure for measure in measures if not measure.detail]
     metrics = list(dict.fromkeys(measure.metric for measure in measures))
     cells = {(measure.system, measure.metric): measure for measure in measures}
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ["system", *metrics])
@@ -79,20 +94,12 @@ def _cell(measure: Measure | None) -> str:
     text = html.escape(render_value(measure))
     if measure is None or math.isnan(measure.value) or math.isnan(measure.low) or not 0 <= measure.value <= 100:
         return f"<td>{text}</td>"
-    # From pale red over white to pale green; text stays readable at both ends.
-    hue = 120 if measure.value >= 50 else 10
-    light = 100 - abs(measure.value - 50) * 0.36
-    return f'<td style="background: hsl({hue} 55% {light:.0f}%)" title="n = {measure.n:,}">{text}</td>'
+    return f'<td style="background: {_shade(measure.value)}" title="n = {measure.n:,}">{text}</td>'
 
 
 def _curves(measures: Sequence[Measure]) -> str:
     """Recall against kept tokens, with each system's area under the curve over the logarithm of the tokens."""
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for measure in measures:
-        match = _AT_BUDGET.match(measure.metric)
-        if match and not math.isnan(measure.value):
-            lines.setdefault(measure.system, []).append((math.log2(int(match[1].replace(",", ""))), measure.value))
-    lines = {name: sorted(points) for name, points in lines.items() if len(points) > 2}
+    lines = recall_curves(measures)
     if not lines:
         return ""
     low = min(y for points in lines.values() for _, y in points)
@@ -100,6 +107,90 @@ def _curves(measures: Sequence[Measure]) -> str:
     ticks = [(x, f"{2**x:,.0f}") for x in sorted({x for points in lines.values() for x, _ in points})]
     named = {f"{name} (area {area_under(points):.1f})": points for name, points in lines.items()}
     return _plot(named, ticks, (floor, 100.0), "tokens kept", "recall, %")
+
+
+def recall_curves(measures: Sequence[Measure]) -> dict[str, list[tuple[float, float]]]:
+    """By system: (log2 of the tokens kept, recall in percent), ascending; only curves of three points and more."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for measure in measures:
+        match = _AT_BUDGET.match(measure.metric)
+        if match and not math.isnan(measure.value):
+            lines.setdefault(measure.system, []).append((math.log2(int(match[1].replace(",", ""))), measure.value))
+    return {name: sorted(points) for name, points in lines.items() if len(points) > 2}
+
+
+def depth_maps(measures: Sequence[Measure]) -> dict[str, dict[tuple[float, int], float]]:
+    """By system: recall in percent by (depth in 0..1, length in tokens)."""
+    maps: dict[str, dict[tuple[float, int], float]] = {}
+    for measure in measures:
+        match = _DEPTH.match(measure.metric)
+        if match and not math.isnan(measure.value):
+            cell = (float(match[1]), int(match[2].replace(",", "")))
+            maps.setdefault(measure.system, {})[cell] = measure.value
+    return maps
+
+
+def latency_curves(measures: Sequence[Measure]) -> dict[str, list[tuple[float, float]]]:
+    """By system: (log2 of the context's tokens, log10 of the seconds to the first token), ascending."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for measure in measures:
+        match = _SECONDS_AT.match(measure.metric)
+        if match and measure.value > 0:
+            point = (math.log2(int(match[1].replace(",", ""))), math.log10(measure.value))
+            lines.setdefault(measure.system, []).append(point)
+    return {name: sorted(points) for name, points in lines.items()}
+
+
+def _latency(measures: Sequence[Measure]) -> str:
+    lines = latency_curves(measures)
+    if not lines:
+        return ""
+    heights = [y for points in lines.values() for _, y in points]
+    ticks = [(x, f"{2**x:,.0f}") for x in sorted({x for points in lines.values() for x, _ in points})]
+    bounds = (math.floor(min(heights)), math.ceil(max(heights)) or 1)
+    return _plot(lines, ticks, bounds, "tokens of context", "log10 of seconds to the first token")
+
+
+def _heat_maps(measures: Sequence[Measure]) -> str:
+    """Recall by depth and length, one table per system."""
+    parts = []
+    for system, cells in depth_maps(measures).items():
+        depths, lengths = (sorted({cell[axis] for cell in cells}) for axis in (0, 1))
+        head = "".join(f"<th>{depth:.0%}</th>" for depth in depths)
+        lines = []
+        for length in lengths:
+            row = "".join(_shaded(cells.get((depth, int(length)))) for depth in depths)
+            lines.append(f"<tr><td>{length:,}</td>{row}</tr>")
+        title = f"<p><small>{html.escape(system)}: recall by depth of the needle and tokens of context</small></p>"
+        table = f"<table><tr><th>tokens</th>{head}</tr>{''.join(lines)}</table>"
+        parts.append(f'{title}<div class="wide">{table}</div>')
+    return "".join(parts)
+
+
+def _shaded(value: float | None) -> str:
+    if value is None:
+        return "<td></td>"
+    return f'<td style="background: {_shade(value)}">{value:.0f}</td>'
+
+
+def _shade(value: float) -> str:
+    """From pale red over white to pale green; text stays readable at both ends."""
+    return f"hsl({120 if value >= 50 else 10} 55% {100 - abs(value - 50) * 0.36:.0f}%)"
+
+
+def _failures(log: FailureLog | None) -> str:
+    """What was missed: counts, then the worst cases with their text."""
+    if log is None or not log.worst:
+        return ""
+    parts = ["<h2>What was missed</h2>"]
+    rows = [
+        [task, kind, system, f"{missed} of {cases}"] for (task, kind, system), (missed, cases) in log.counts.items()
+    ]
+    parts.append(_table(["task", "kind", "system", "missed"], [row for row in rows if not row[3].startswith("0 ")]))
+    parts.append("<p>The worst of each kind: what was needed, and what scored best instead.</p>")
+    cells = [[f.task, f.kind, f.system, f.query, f.missed, f.instead, f"{f.gap:.3f}"] for f in log.worst]
+    parts.append(_table(["task", "kind", "system", "query", "needed", "scored best", "by"], cells))
+    return "".join(parts)
 
 
 def area_under(points: Sequence[tuple[float, float]]) -> float:
@@ -110,16 +201,21 @@ def area_under(points: Sequence[tuple[float, float]]) -> float:
 
 def _calibration(measures: Sequence[Measure]) -> str:
     """Share of right sentences against score; a calibrated critic is on the diagonal."""
+    lines = calibration_curves(measures)
+    if not lines:
+        return ""
+    ticks = [(float(x), str(x)) for x in range(0, 101, 20)]
+    return _plot({**lines, "calibrated": [(0.0, 0.0), (100.0, 100.0)]}, ticks, (0.0, 100.0), "score, %", "right, %")
+
+
+def calibration_curves(measures: Sequence[Measure]) -> dict[str, list[tuple[float, float]]]:
+    """By system: (score, share of right sentences), both in percent; bins of ten sentences and more."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for measure in measures:
         match = _BIN.match(measure.metric)
         if match and measure.n >= 10:
             lines.setdefault(measure.system, []).append((100 * float(match[1]), measure.value))
-    lines = {name: sorted(points) for name, points in lines.items()}
-    if not lines:
-        return ""
-    ticks = [(float(x), str(x)) for x in range(0, 101, 20)]
-    return _plot({**lines, "calibrated": [(0.0, 0.0), (100.0, 100.0)]}, ticks, (0.0, 100.0), "score, %", "right, %")
+    return {name: sorted(points) for name, points in lines.items()}
 
 
 def _plot(

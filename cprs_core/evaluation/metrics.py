@@ -23,7 +23,8 @@ _MAX_MISFITS = 200  # as in `cprs_core.selection.choose`
 class Measure:
     """One number of one system on one task, with its 95 % bootstrap interval over ``n`` cases.
 
-    Shares are in percent. ``value`` is NaN where a system cannot take part; ``note`` then says why.
+    Shares are in percent. ``value`` is NaN where a system cannot take part; ``note`` then says why. A ``detail`` is
+    drawn (a point of a curve, a cell of a heat map) but stands in no table.
     """
 
     task: str
@@ -34,6 +35,7 @@ class Measure:
     high: float = float("nan")
     n: int = 0
     note: str = ""
+    detail: bool = False
 
 
 def mean_measure(task: str, metric: str, system: str, values: ArrayLike, *, scale: float = 100.0) -> Measure:

@@ -8,9 +8,11 @@ worse.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cprs_core.evaluation.corpus import Request
 from cprs_core.evaluation.data import read_dataset
@@ -29,6 +31,7 @@ ROOMY = f"recall at right lines + {SPARE_TOKENS}"
 BY_THRESHOLD = "recall at default threshold"
 WHOLE = "all right lines kept"
 KEPT = "tokens kept"
+CURVE = (32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384)  # budgets of the recall curves
 
 
 def measure_needles(systems: Sequence[System], options: Options) -> list[Measure]:
@@ -63,11 +66,15 @@ def measure_samples(
 ) -> list[Measure]:
     """Recall and tokens over all samples, and recall per kind; only samples of one kind are in memory at a time.
 
+    With ``budgets`` there are a curve over `CURVE` and, where samples have a depth, the cells of a heat map. What
+    critics miss at the first of them goes to `Options.failures`.
+
     Args:
         samples: those of one kind next to each other.
         budgets: further budgets: tokens, or below 1 shares of the context's tokens.
     """
     rows: dict[str, dict[str, list[float]]] = {system.name: {} for system in systems}
+    details: set[str] = set()
     for kind, group in groupby(samples, key=lambda sample: sample.task):
         batch = list(group)
         requests = [sample.request(options.tokenizer) for sample in batch]
@@ -75,32 +82,73 @@ def measure_samples(
         for system in systems:
             row = rows[system.name]
             for sample, request, where, scores in zip(batch, requests, facts, system.rank(requests), strict=True):
-                for metric, value in _outcomes(sample, request, where, scores, budgets).items():
+                judged = _Judged(sample, request, where, scores)
+                for metric, value in judged.outcomes(budgets).items():
                     row.setdefault(metric, []).append(value)
                 row.setdefault(kind, []).append(row[ROOMY][-1])
+                if budgets:
+                    points = {f"recall@{room:,}": judged.recall(room) for room in CURVE}
+                    if sample.depth is not None:
+                        points[f"depth {sample.depth:.2f} at {kind}"] = judged.recall(judged.room(budgets[0]))
+                    points = {metric: value for metric, value in points.items() if metric not in judged.named(budgets)}
+                    details.update(points)
+                    for metric, value in points.items():
+                        row.setdefault(metric, []).append(value)
                 if isinstance(system, CriticSystem):
                     kept = scores >= system.threshold("sentence")
                     row.setdefault(BY_THRESHOLD, []).append(sample.recall(where, kept))
                     row.setdefault(KEPT, []).append(float(request.corpus.costs[kept].sum()))
+                    kept = judged.kept(judged.room(budgets[0]) if budgets else judged.roomy)
+                    missed = sample.recall(where, kept) < 1.0
+                    options.failures.add(task, kind, system.name, request, where, scores, kept, missed=missed)
     return [
-        mean_measure(task, metric, name, values, scale=1.0 if metric == KEPT else 100.0)
+        replace(
+            mean_measure(task, metric, name, values, scale=1.0 if metric == KEPT else 100.0), detail=metric in details
+        )
         for name, row in rows.items()
         for metric, values in sorted(row.items(), key=lambda item: item[0] not in (ROOMY, WHOLE, BY_THRESHOLD, KEPT))
     ]
 
 
-def _outcomes(
-    sample: Sample, request: Request, facts: Sequence[Fact], scores: np.ndarray, budgets: Sequence[float]
-) -> dict[str, float]:
-    costs = request.corpus.costs
-    segments = np.unique(np.concatenate([fact.segments for fact in facts]))
-    recall = sample.recall(facts, fill_budget(scores, costs, int(costs[segments].sum()) + SPARE_TOKENS))
-    outcomes = {ROOMY: recall, WHOLE: float(recall == 1.0)}
-    for budget in budgets:
-        room = int(budget * request.corpus.tokens) if budget < 1 else int(budget)
-        name = f"recall at {budget:.0%} kept" if budget < 1 else f"recall@{room:,}"
-        outcomes[name] = sample.recall(facts, fill_budget(scores, costs, room))
-    return outcomes
+@dataclass(frozen=True)
+class _Judged:
+    """One system's ranking of one sample."""
+
+    sample: Sample
+    request: Request
+    facts: Sequence[Fact]
+    scores: NDArray[np.float32]
+
+    @property
+    def roomy(self) -> int:
+        """Tokens of the right lines and a few more."""
+        segments = np.unique(np.concatenate([fact.segments for fact in self.facts]))
+        return int(self.request.corpus.costs[segments].sum()) + SPARE_TOKENS
+
+    def room(self, budget: float) -> int:
+        """A budget in tokens."""
+        return int(budget * self.request.corpus.tokens) if budget < 1 else int(budget)
+
+    def kept(self, room: int) -> NDArray[np.bool_]:
+        return fill_budget(self.scores, self.request.corpus.costs, room)
+
+    def recall(self, room: int) -> float:
+        return self.sample.recall(self.facts, self.kept(room))
+
+    @staticmethod
+    def named(budgets: Sequence[float]) -> list[str]:
+        """The metrics of budgets, in their order."""
+        return [f"recall at {budget:.0%} kept" if budget < 1 else f"recall@{int(budget):,}" for budget in budgets]
+
+    def outcomes(self, budgets: Sequence[float]) -> dict[str, float]:
+        recall = self.recall(self.roomy)
+        found = {ROOMY: recall, WHOLE: float(recall == 1.0)}
+        for metric, budget in zip(self.named(budgets), budgets, strict=True):
+            found[metric] = self.recall(self.room(budget))
+        if budgets:
+            name = self.named(budgets)[0]
+            found[f"all kept{name.removeprefix('recall')}"] = float(found[name] == 1.0)
+        return found
 
 
 def book_essay(options: Options) -> MakeHay:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cprs_core.errors import InputError
+from cprs_core.evaluation.failures import FailureLog
 from cprs_core.evaluation.readers import Reader
 from cprs_core.scorer import Tokenizer, WordTokenizer
 
@@ -20,6 +21,7 @@ class Options:
         seed: of every generator and sample.
         tokens: length of haystacks; None for each task's own.
         questions: most cases of each set; None for each task's own.
+        failures: where measurements put what was missed.
         reader: answers questions from kept text; None for the first critic itself.
         reader_tokens: the reader's window; None for an eighth of the context.
     """
@@ -29,6 +31,7 @@ class Options:
     seed: int = 42
     tokens: int | None = None
     questions: int | None = None
+    failures: FailureLog = field(default_factory=FailureLog, compare=False)
     reader: Reader | None = None
     reader_tokens: int | None = None
 

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cprs_core.errors import InputError
 from cprs_core.evaluation.metrics import Measure
 
 FORMAT = 1
@@ -20,6 +21,7 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "bm25s", "sentencex
 
 def render_tables(measures: Sequence[Measure]) -> str:
     """One Markdown table per task: systems down, metrics across, each value with its 95 % interval."""
+    measures = [measure for measure in measures if not measure.detail]
     tasks = dict.fromkeys(measure.task for measure in measures)
     return "\n\n".join(_table(task, [measure for measure in measures if measure.task == task]) for task in tasks)
 
@@ -73,22 +75,41 @@ def describe_machine(device: str = "") -> dict[str, str]:
 
 
 def write_results(
-    path: Path, measures: Sequence[Measure], machine: Mapping[str, str], settings: Mapping[str, Any]
+    path: Path,
+    measures: Sequence[Measure],
+    machine: Mapping[str, str],
+    settings: Mapping[str, Any],
+    failures: Mapping[str, Any] | None = None,
 ) -> None:
-    """A run as JSON: settings, machine and measures; NaN is null."""
+    """A run as JSON: settings, machine, measures and failures; NaN is null."""
     rows = [
         {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in asdict(row).items()}
         for row in measures
     ]
     run = {"format": FORMAT, "machine": dict(machine), "settings": dict(settings), "measures": rows}
+    if failures is not None:
+        run["failures"] = dict(failures)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_results(path: Path) -> list[Measure]:
     """The measures of a run that `write_results` wrote."""
-    run = json.loads(path.read_text(encoding="utf-8"))
-    return [_measure(row) for row in run["measures"]]
+    return [_measure(row) for row in read_run(path)["measures"]]
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """All that `write_results` wrote.
+
+    Raises:
+        InputError: the file holds no results.
+    """
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        run["measures"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path} holds no results of cprs bench; write them with --out") from None
+    return dict(run)
 
 
 def _measure(row: Mapping[str, Any]) -> Measure:

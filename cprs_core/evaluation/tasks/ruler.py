@@ -112,6 +112,7 @@ def make_needles(
         gold=tuple(ranges[i] for i in gold),
         answers=tuple(lines[i].rsplit(" ", 1)[1][:-1] for i in gold),
         unit="sentence" if task.hay == "essay" else "line",
+        depth=depth,
     )
 
 

@@ -21,7 +21,7 @@ class Sample:
 
     All of ``gold`` is needed, or with ``any_of`` one of its ranges. ``preset`` names the instruction; ``unit`` how the
     context is cut; ``compressible`` is false where every line counts, so that the right output is to keep all or to
-    refuse.
+    refuse. ``depth`` (0..1) is where the gold stands, if a task sweeps it.
     """
 
     task: str
@@ -33,6 +33,7 @@ class Sample:
     unit: str = "sentence"
     compressible: bool = True
     any_of: bool = False
+    depth: float | None = None
 
     def request(self, tokenizer: Tokenizer) -> Request:
         """The sample as a ranking request."""
