@@ -52,7 +52,9 @@ class TrainingCritic(nn.Module):
         flat = labels.flatten()
         counted = self._counted(flat)
         losses = {"position": F.cross_entropy(logits[counted], flat[counted])}
-        losses["tag"] = self._tag_loss(hidden.view(w, length, -1), batch["tag_words"], labels, counted.view(w, length))
+        losses["tag"] = self._tag_loss(
+            hidden.view(w, length, -1), batch["tag_words"], batch["tags"], counted.view(w, length)
+        )
         if bool((~batch["competing"]).any()):
             losses["borders"] = self._border_loss(logits, flat, batch)
         if len(batch["sentence_windows"]):
@@ -69,11 +71,10 @@ class TrainingCritic(nn.Module):
             (labels != OUTSIDE) | (torch.rand(labels.shape, device=labels.device) < self.weights.outside)
         )
 
-    def _tag_loss(self, hidden: Tensor, tag_words: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
+    def _tag_loss(self, hidden: Tensor, tag_words: Tensor, tags: Tensor, counted: Tensor) -> Tensor:
         rows = self.critic.encoder.words.weight[tag_words.long()]  # (w, words, hidden)
         logits = self.critic.tag_logits(hidden, rows.to(hidden.dtype)).float()  # (w, length, words)
-        target = (labels != OUTSIDE).long()  # word 0 is "outside", word 1 the tag
-        return F.cross_entropy(logits[counted], target[counted])
+        return F.cross_entropy(logits[counted], tags[counted].long())
 
     def _border_loss(self, logits: Tensor, labels: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Where spans are shorter than sentences, first tokens compete over the whole group, and so do last ones."""

@@ -73,7 +73,8 @@ MIXTURE = [
     Source("synthetic", "profile", 0.05),
     Source("synthetic", "chain", 0.025),
     Source("synthetic", "error", 0.01),
-    Source("synthetic", "code", 0.02),
+    Source("synthetic", "code", 0.025),
+    Source("synthetic", "remark", 0.01),
 ]
 
 # The teacher speaks English; its likeness of other languages is noise.
@@ -97,7 +98,7 @@ def read_sets(data: Path) -> list[EvidenceSet]:
         _log.info("%s: %d documents, %d records", one.name, len(one.texts), len(one.records))
         sets.append(one)
     squad = sets[0]
-    sets.append(make_synthetic(30_000, squad.texts, seed=11))
+    sets.append(make_synthetic(33_000, squad.texts, seed=11))
     sets.append(cipher_records(squad, 7_000, seed=12))
     return sets
 

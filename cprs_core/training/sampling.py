@@ -6,7 +6,7 @@ look like it, so that sentences compete over more text than one window, as they 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cprs_core.scorer import LABELS
 from cprs_core.training.corpus import Corpus
-from cprs_core.training.tasks import LONG_DOCUMENT, Augmentation, Source, Task, TaskMaker, Vocabulary
+from cprs_core.training.tasks import LONG_DOCUMENT, Around, Augmentation, Source, Task, TaskMaker, Vocabulary
 from cprs_core.training.views import VIEWS, View
 
 B, I, O, E = range(len(LABELS))  # noqa: E741
@@ -28,7 +28,8 @@ class Batch:
 
     ids, parts, labels, sentences: (w, l); ``sentences`` numbers the sentences of the batch, -1 for prefix tokens.
     asked (w, 2): range of the prefix that says what is looked for.
-    tag_words (w, c): vocabulary rows: outside, the tag, others. groups (w,).
+    tag_words (w, c): vocabulary rows: outside, the tag, the other tag or any word, others. groups (w,).
+    tags (w, l): index into the row of ``tag_words``.
     sentence_windows, sentence_rows (s,): window and corpus index of each sentence; sentence_kept (s,) bool.
     competing (w,): whether sentences compete. teacher_queries (w,): row of the teacher's embeddings, -1 for none.
     """
@@ -39,6 +40,7 @@ class Batch:
     labels: NDArray[np.int8]
     sentences: NDArray[np.int32]
     tag_words: NDArray[np.int32]
+    tags: NDArray[np.int8]
     groups: NDArray[np.int32]
     sentence_windows: NDArray[np.int32]
     sentence_rows: NDArray[np.int32]
@@ -65,6 +67,8 @@ class WindowSampler:
         self._corpus = corpus
         self._vocabulary = vocabulary
         self._rng = np.random.default_rng(seed)
+        self._augmentation = augmentation or Augmentation()
+        self._content = np.flatnonzero(vocabulary.content)
         self._tasks = TaskMaker(corpus, vocabulary, mixture, augmentation, teacher_sets, held_out, views)
         self._documents_of = {name: np.flatnonzero(corpus.document_sets == i) for i, name in enumerate(corpus.names)}
         prose = np.array([name not in _NOT_PROSE for name in corpus.names], dtype=bool)
@@ -99,53 +103,93 @@ class WindowSampler:
         labels = np.full((w, length), IGNORED, dtype=np.int8)
         rows = np.full((w, length), -1, dtype=np.int32)
         tag_words = np.zeros((w, 5), dtype=np.int32)
+        tags = np.zeros((w, length), dtype=np.int8)
         competing = np.zeros(w, dtype=bool)
         teacher = np.full(w, -1, dtype=np.int32)
         for group in range(groups):
             task = self._tasks.draw(self._rng)
-            words = self._candidate_words(task.view)
-            prefix, query_start = self._prefix(task, length // 2)
+            prefix, span, words = self._prefix(task, length // 2)
             for k in range(windows):
                 row = group * windows + k
                 pieces = self._pieces(task, length - len(prefix), gold=k == 0)
                 at = len(prefix)
                 ids[row, :at] = prefix
-                asked[row] = (query_start, at - 1)
+                asked[row] = span
                 parts[row, at:] = 1
                 labels[row, at:] = O
                 for first, last in pieces:
-                    span = min(last - first, length - at)
-                    ids[row, at : at + span] = self._corpus.tokens[first : first + span]
-                    rows[row, at : at + span] = self._sentence_of[first : first + span]
-                    known = task.known
-                    for a, b in known[(known[:, 0] < first + span) & (known[:, 1] > first)].tolist():
-                        _mark(labels[row], at + max(a, first) - first, at + min(b, first + span) - first)
-                    at += span
+                    size = min(last - first, length - at)
+                    ids[row, at : at + size] = self._corpus.tokens[first : first + size]
+                    rows[row, at : at + size] = self._sentence_of[first : first + size]
+                    for tag, known in ((1, task.known), (2, task.other_known)):
+                        for a, b in known[(known[:, 0] < first + size) & (known[:, 1] > first)].tolist():
+                            begin, end = at + max(a, first) - first, at + min(b, first + size) - first
+                            _mark(labels[row], begin, end)
+                            tags[row, begin:end] = tag
+                    at += size
                 tag_words[row] = words
                 competing[row] = task.view.by_sentence
                 teacher[row] = task.teacher
-        return _number_sentences(ids, parts, asked, labels, rows, tag_words, windows, competing, teacher)
+        return _number_sentences(ids, parts, asked, labels, rows, tag_words, tags, windows, competing, teacher)
 
-    def _prefix(self, task: Task, room: int) -> tuple[NDArray[np.int32], int]:
-        """Prefix of at most ``room`` tokens, and where the query begins in it."""
-        vocabulary, wordings = self._vocabulary, self._vocabulary.instructions[task.source.view]
-        instruction = wordings[int(self._rng.integers(len(wordings)))]
-        if task.instruction and self._rng.random() < 0.8:
+    def _prefix(self, task: Task, room: int) -> tuple[NDArray[np.int32], tuple[int, int], NDArray[np.int32]]:
+        """Prefix of at most ``room`` tokens, the range of it that says what is looked for, and the tag head's rows."""
+        vocabulary, chance, rng = self._vocabulary, self._augmentation, self._rng
+        wordings = vocabulary.instructions[task.source.view]
+        instruction = wordings[int(rng.integers(len(wordings)))]
+        if task.instruction and rng.random() < 0.8:
             instruction = vocabulary.own_instructions[task.instruction]
+        named, other = self._tag_words(task)
+        if task.other_kind:
+            kinds = [(vocabulary.kind_words[kind], kind) for kind in (task.kind, task.other_kind)]
+            named, other = kinds[0][0], kinds[1][0]
+            for row, kind in kinds:
+                names = np.array([vocabulary.kind_words[kind]], dtype=np.int32)
+                instruction = np.concatenate([instruction, names, *_around(self._choice(vocabulary.tagging), row)])
+        elif vocabulary.tagging and rng.random() < chance.named_tag:
+            named = self._any_tag_word(task)
+            instruction = np.concatenate([instruction, *_around(self._choice(vocabulary.tagging), named)])
+        query = task.query[: max(1, room - len(instruction) - 8)]
+        if vocabulary.requests and not task.other_kind and rng.random() < chance.no_query:
+            before, after = self._choice(vocabulary.requests)
+            instruction, query = np.concatenate([before, query, after]), query[:0]
+        instruction = instruction[: room - 8]
         cls, sep = np.array([vocabulary.cls], np.int32), np.array([vocabulary.sep], np.int32)
-        query = task.query[: max(1, room - len(instruction) - 3)]
-        return np.concatenate([cls, instruction, sep, query, sep]), len(instruction) + 2
+        prefix = np.concatenate([cls, instruction, sep, query, sep])
+        span = (len(instruction) + 2, len(prefix) - 1) if len(query) else (1, len(instruction) + 1)
+        taken = {named, other}
+        others = [row for row in self._foreign_tag_words(task) if row not in taken]
+        return (
+            prefix,
+            span,
+            np.array([vocabulary.outside, named, other, *rng.choice(others, 2, replace=False)], np.int32),
+        )
 
-    def _candidate_words(self, view: View) -> NDArray[np.int32]:
-        """Rows of the tag head: outside, the view's word or now and then any word, and three words of other kinds."""
+    def _choice(self, options: Sequence[Around]) -> Around:
+        return options[int(self._rng.integers(len(options)))]
+
+    def _tag_words(self, task: Task) -> tuple[int, int]:
+        """The view's word, now and then any word, and one that names something else."""
         vocabulary, rng = self._vocabulary, self._rng
         if rng.random() < 0.1:
-            named = int(rng.choice(np.flatnonzero(vocabulary.content)))
+            named = int(rng.choice(self._content))
         else:
-            named = vocabulary.tag_words[view.tag_words[int(rng.integers(len(view.tag_words)))]]
-        own = {vocabulary.tag_words[word] for word in view.tag_words}
-        others = [row for row in vocabulary.tag_words.values() if row not in own and row != named]
-        return np.array([vocabulary.outside, named, *rng.choice(others, size=3, replace=False)], dtype=np.int32)
+            named = vocabulary.tag_words[task.view.tag_words[int(rng.integers(len(task.view.tag_words)))]]
+        others = [row for row in self._foreign_tag_words(task) if row != named]
+        return named, int(rng.choice(others))
+
+    def _any_tag_word(self, task: Task) -> int:
+        """A word that an instruction may name: the kind's own, that of another view, or any."""
+        vocabulary, rng = self._vocabulary, self._rng
+        if task.kind in vocabulary.kind_words and rng.random() < 0.6:
+            return vocabulary.kind_words[task.kind]
+        if rng.random() < 0.35:
+            return int(rng.choice(list(vocabulary.tag_words.values())))
+        return int(rng.choice(self._content))
+
+    def _foreign_tag_words(self, task: Task) -> list[int]:
+        own = {self._vocabulary.tag_words[word] for word in task.view.tag_words}
+        return [row for row in dict.fromkeys(self._vocabulary.tag_words.values()) if row not in own]
 
     def _pieces(self, task: Task, room: int, gold: bool) -> list[tuple[int, int]]:
         """Token ranges that fill ``room`` tokens, in random order; with ``gold`` the right ones are among them."""
@@ -172,7 +216,7 @@ class WindowSampler:
         """A document that is not the right one: hard, of the same group, the same long document, or any of the set."""
         rng, corpus = self._rng, self._corpus
         if task.lone and rng.random() < 0.5:
-            return int(self._prose[rng.integers(len(self._prose))])
+            return self._other_than(task.document, self._prose)
         hard = task.hard[task.hard >= 0]
         same_domain = task.view.tag == "entity"  # where kinds of names mean the same
         draw = rng.random()
@@ -187,8 +231,14 @@ class WindowSampler:
             if same != task.document or same_domain:
                 return same
         documents = self._documents_of[corpus.names[corpus.document_sets[task.document]]]
-        other = int(documents[rng.integers(len(documents))])
-        return other if other != task.document else int(documents[(rng.integers(len(documents)))])
+        return self._other_than(task.document, documents)
+
+    def _other_than(self, document: int, documents: NDArray[np.int64]) -> int:
+        """Any of ``documents``, in ascending order, but not ``document`` unless there is no other."""
+        at = int(np.searchsorted(documents, document))
+        if len(documents) < 2 or at == len(documents) or documents[at] != document:
+            return int(documents[self._rng.integers(len(documents))])
+        return int(documents[(at + 1 + self._rng.integers(len(documents) - 1)) % len(documents)])
 
     def _length(self, document: int) -> int:
         return int(self._corpus.document_starts[document + 1] - self._corpus.document_starts[document])
@@ -215,6 +265,10 @@ class WindowSampler:
         return first, min(high, last if last > first else first + limit)
 
 
+def _around(around: Around, word: int) -> list[NDArray[np.int32]]:
+    return [around[0], np.array([word], dtype=np.int32), around[1]]
+
+
 def _mark(labels: NDArray[np.int8], first: int, last: int) -> None:
     labels[first:last] = I
     labels[last - 1] = E
@@ -228,6 +282,7 @@ def _number_sentences(
     labels: NDArray[np.int8],
     rows: NDArray[np.int32],
     tag_words: NDArray[np.int32],
+    tags: NDArray[np.int8],
     windows: int,
     competing: NDArray[np.bool_],
     teacher: NDArray[np.int32],
@@ -252,6 +307,7 @@ def _number_sentences(
         labels=labels,
         sentences=numbers,
         tag_words=tag_words,
+        tags=tags,
         groups=(np.arange(w) // windows).astype(np.int32),
         sentence_windows=(where // length).astype(np.int32),
         sentence_rows=rows.ravel()[where],

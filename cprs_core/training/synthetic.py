@@ -23,6 +23,7 @@ from cprs_core.training.synthetic_items import (
     setting,
     site,
 )
+from cprs_core.training.synthetic_sayings import saying
 from cprs_core.training.synthetic_steps import assignments, bridges, calls, moves
 
 _PRESENT = 0.65
@@ -30,7 +31,7 @@ _PRESENT = 0.65
 # Twice where one maker stands for many kinds of text.
 _MAKERS: tuple[Maker, ...] = (
     *(needle, person, pair, site, setting, dated, numbered, needle, person, site),
-    *(log, code, pass_key),
+    *(log, code, pass_key, saying, saying),
     *(assignments, calls, bridges, moves, assignments, calls, bridges),
 )
 

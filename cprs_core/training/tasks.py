@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,9 +45,15 @@ class Augmentation:
     dropped_words: float = 0.10  # words shared with the evidence are left out
     joined: float = 0.04  # two queries of one document are asked at once
     lone_evidence: float = 0.15  # the evidence stands alone among other documents, without the text around it
+    named_tag: float = 0.2  # the instruction says which word to tag with: any word
+    two_kinds: float = 0.3  # of names: two kinds are asked for, each with a tag word of its own
+    no_query: float = 0.07  # the instruction says it all
 
 
 NO_AUGMENTATION = Augmentation(**{name.name: 0.0 for name in fields(Augmentation)})
+
+
+Around = tuple[NDArray[np.int32], NDArray[np.int32]]  # token ids before and after something
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,9 @@ class Vocabulary:
         content (bool, (v,)): whether a token begins a content word.
         continues (bool, (v,)): whether a token continues a word.
         neighbours (int32, (v, n)): words of similar meaning, -1 for none.
+        kind_words: vocabulary row of the word for each kind of name.
+        tagging: token ids around the tag word in clauses such as "Tag them with 'x'."; none to leave them out.
+        requests: token ids around a query that is put into the instruction; none to leave that out.
     """
 
     cls: int
@@ -73,6 +82,9 @@ class Vocabulary:
     content: NDArray[np.bool_]
     continues: NDArray[np.bool_]
     neighbours: NDArray[np.int32]
+    kind_words: Mapping[str, int] = field(default_factory=dict)
+    tagging: Sequence[Around] = ()
+    requests: Sequence[Around] = ()
 
 
 @dataclass
@@ -86,6 +98,8 @@ class Task:
         teacher: row of the teacher's embeddings; -1 for none.
         shown: token ranges to show instead of the document; None for the document itself.
         lone: whether the shown ranges stand among any documents, not among those that look alike.
+        kind: what the names that are asked for are; "" where it is not names.
+        other_kind, other_known (int64, (n, 2)): another kind that is asked for too, and its names in all documents.
     """
 
     view: View
@@ -99,6 +113,9 @@ class Task:
     instruction: int = 0
     shown: list[tuple[int, int]] | None = None
     lone: bool = False
+    kind: str = ""
+    other_kind: str = ""
+    other_known: NDArray[np.int64] = field(default_factory=lambda: _NONE)
 
     @property
     def known(self) -> NDArray[np.int64]:
@@ -224,7 +241,26 @@ class TaskMaker:
             self._shared.get((source, self._key(query, source)), _NONE),
             int(corpus.query_instructions[query]),
         )
+        if view.tag == "entity":
+            task.kind = corpus.tags[corpus.query_kinds[query]].partition(":")[2]
+            if rng.random() < self._augmentation.two_kinds:
+                self._add_kind(task, query, rng)
         return self._harder(task, query, rng)
+
+    def _add_kind(self, task: Task, query: int, rng: np.random.Generator) -> None:
+        """Asks for another kind of name in the same document too."""
+        other = self._another_query(task, rng)
+        kind = self._corpus.tags[self._corpus.query_kinds[other]].partition(":")[2]
+        if kind != task.kind and {kind, task.kind} <= self._vocabulary.kind_words.keys():
+            task.query = np.concatenate([task.query, self._query_tokens(other)])
+            task.other_kind = kind
+            task.other_known = self._shared.get((task.source, self._key(other, task.source)), _NONE)
+
+    def _another_query(self, task: Task, rng: np.random.Generator) -> int:
+        """Any query of the task's source and document, perhaps its own."""
+        queries = self._queries_of[task.source]
+        documents = self._corpus.query_documents[queries]
+        return int(queries[rng.integers(*np.searchsorted(documents, (task.document, task.document + 1)))])
 
     def _stated(self, query: int) -> NDArray[np.int32]:
         """The question, without its mark, and its answer: the words of a claim, if not its grammar."""
@@ -328,10 +364,7 @@ class TaskMaker:
     def _with_joined(self, task: Task, query: int | None, rng: np.random.Generator) -> None:
         if query is None or not self._of_one_sentence(task):
             return
-        queries = self._queries_of[task.source]
-        documents = self._corpus.query_documents[queries]
-        low, high = np.searchsorted(documents, (task.document, task.document + 1))
-        other = int(queries[rng.integers(low, high)])
+        other = self._another_query(task, rng)
         if other != query:
             words = self._stated(other) if task.source.stated else self._query_tokens(other)
             task.query = np.concatenate([task.query, words])

@@ -26,7 +26,7 @@ from cprs_core.training.losses import LossWeights, TrainingCritic
 from cprs_core.training.sampling import Batch, WindowSampler
 from cprs_core.training.tasks import Augmentation, Source, Vocabulary
 from cprs_core.training.teacher import embed, neighbours
-from cprs_core.training.views import VIEWS, View
+from cprs_core.training.views import KIND_WORDS, REQUESTS, TAGGING, VIEWS, View
 
 _log = logging.getLogger(__name__)
 
@@ -305,6 +305,13 @@ def prepare_vocabulary(
             content=content,
             continues=continues,
             neighbours=table,
+            kind_words={
+                kind: int(tokenizer.word_ids(KIND_WORDS.get(kind, kind))[0])
+                for kind in (tag.partition(":")[2] for tag in corpus.tags)
+                if kind
+            },
+            tagging=[(tokenizer.encode(before).ids, tokenizer.encode(after).ids) for before, after in TAGGING],
+            requests=[(tokenizer.encode(before).ids, tokenizer.encode(after).ids) for before, after in REQUESTS],
         ),
         embeddings,
     )

@@ -104,10 +104,53 @@ VIEWS: dict[str, View] = {
             "Extract the variable assignments that the question needs.",
             "extract the assignment chains like 'VAR XXX1 = XXX2' from the documents to answer the question of the "
             "user. tag the assignment chains with 'chain'",
+            PRESETS["needles"].text,
+            _FACTS[0],
         ),
         ("chain", "chain", "assignment"),
     ),
     "error": View("error", _preset("errors", "Which lines explain the failure?"), ("error", "error", "cause")),
-    "code": View("code", _preset("code", "Find where this is defined."), ("code", "code", "definition")),
+    "code": View("code", _preset("code", "Find where this is defined.", _FACTS[0]), ("code", "code", "definition")),
+    "remark": View(
+        "remark",
+        _preset("turns", "Which turns of the conversation answer this?", _FACTS[0]),
+        ("turn", "fact", "message"),
+    ),
     "profile": View("fact", _FACTS, ("fact", "evidence", "support")),
 }
+
+# Words for kinds of names whose label in the data is not one.
+KIND_WORDS = {
+    "academicjournal": "journal",
+    "astronomicalobject": "star",
+    "chemicalcompound": "compound",
+    "chemicalelement": "element",
+    "creative-work": "work",
+    "literarygenre": "style",
+    "metrics": "metric",
+    "musicalartist": "artist",
+    "musicalinstrument": "instrument",
+    "musicgenre": "genre",
+    "politicalparty": "party",
+    "programlang": "language",
+}
+
+# What stands before and after the tag word.
+TAGGING = (
+    ("Tag them with '", "'."),
+    ("Tag each of them with '", "'."),
+    ("; tag it with '", "'"),
+    ("## tagging rule: - tag the spans with '", "'"),
+    ("and tag what you find as '", "'."),
+    ("tag with '", "'"),
+)
+
+# What stands before and after a query in an instruction that says it all.
+REQUESTS = (
+    ("", ""),
+    ("", ""),
+    ("Extract the sentences that answer the question:", ""),
+    ("Find the text about this:", ""),
+    ("Keep whatever answers '", "'."),
+    ("Extract what the documents say about", "."),
+)
