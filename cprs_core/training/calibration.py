@@ -66,6 +66,8 @@ def calibrate(
     """
     results: dict[str, Calibration] = {}
     for granularity, names in _VIEWS.items():
+        if granularity == "sentence":  # where tags of a user's own are kept
+            names = (*names, *(name for name in views if name not in VIEWS))
         sources = [
             source
             for source in mixture
@@ -90,7 +92,9 @@ def calibrate(
         share = empty if granularity not in ("paragraph", "document") else _TOPICAL_EMPTY
         threshold = float(np.clip(np.quantile(best, share), 0.01, 0.95)) if best else 0.5
         results[granularity] = Calibration(
-            threshold, float(np.mean(np.array(best) < threshold)), float(np.mean(np.array(right) >= threshold))
+            threshold,
+            float(np.mean(np.array(best) < threshold)),
+            float(np.mean(np.array(right) >= threshold)) if right else 0.0,
         )
         _log.info("%s: %s", granularity, results[granularity])
     return results

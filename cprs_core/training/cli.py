@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cprs_core.errors import InputError
-from cprs_core.training.records import EvidenceSet, read_inline
+from cprs_core.training.records import EvidenceSet, Record, read_inline
 from cprs_core.training.views import VIEWS, View
+
+_log = logging.getLogger(__name__)
 
 
 def add_train_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -26,7 +30,10 @@ def add_train_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the critic is written")
     parser.add_argument(
-        "--base", default="embedded", metavar="DIR", help="a critic's folder; default: the embedded one"
+        "--base",
+        default="embedded",
+        metavar="DIR",
+        help="a critic's folder, or an encoder's of BERT's shape (MiniLM, E5, BGE); default: the embedded critic",
     )
     parser.add_argument("--recipe", action="store_true", help="make cprs-mini itself, from all-MiniLM-L6-v2")
     parser.add_argument("--steps", type=int, default=None, help="optimizer steps (default 300; with --recipe 6,000)")
@@ -36,6 +43,7 @@ def add_train_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--batch-tokens", type=int, default=None, help="tokens per step (default 98,304; on a CPU 6,144)"
     )
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--save-minutes", type=float, default=2.0, metavar="N", help="minutes between saved states")
     parser.add_argument("--resume", action="store_true", help="go on where a killed run left OUT/state")
     parser.set_defaults(run=run)
     return parser
@@ -44,11 +52,25 @@ def add_train_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Trains and writes ``--out``. Raises InputError for what the user can put right."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if args.steps is not None and args.steps < 1:
-        raise InputError(f"--steps is {args.steps}; it must be at least 1")
+    logging.getLogger("accelerate").setLevel(logging.WARNING)
+    _check(args)
     folder = _train_recipe(args) if args.recipe else _train_records(args)
     sys.stdout.write(f"{folder}\n")
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises InputError for what cannot work, before anything is read or written."""
+    for name in ("steps", "minutes", "learning_rate", "batch_tokens", "save_minutes"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; it must be above 0")
+    if args.out.exists() and not args.out.is_dir():
+        raise InputError(f"--out {args.out} is a file; name a folder")
+    if args.base != "embedded" and args.out.exists() and Path(args.base).resolve() == args.out.resolve():
+        raise InputError(f"--out {args.out} is the base itself; name another folder, so that the base stays as it is")
+    if (args.out / "state").exists() and not args.resume:
+        raise InputError(f"{args.out} holds an unfinished run; add --resume to go on, or name another --out")
 
 
 def _train_recipe(args: argparse.Namespace) -> Path:
@@ -61,7 +83,7 @@ def _train_recipe(args: argparse.Namespace) -> Path:
     work = args.out / "prepared"
     if not (work / "corpus.xz").exists():
         prepare(args.data[0], work)
-    config = _config(args, "cprs-mini", steps=6_000, learning_rate=2.5e-4)
+    config = _config(args, work / "base", "cprs-mini", steps=6_000, learning_rate=2.5e-4)
     return train(
         Corpus.load(work / "corpus.xz"),
         work / "base",
@@ -77,20 +99,57 @@ def _train_recipe(args: argparse.Namespace) -> Path:
 def _train_records(args: argparse.Namespace) -> Path:
     from cprs_core.critics import embedded_folder
     from cprs_core.critics.wordpiece import WordPieceTokenizer
+    from cprs_core.training.base import prepare_base
     from cprs_core.training.corpus import build_corpus
     from cprs_core.training.negatives import mine_negatives
     from cprs_core.training.tasks import Source
     from cprs_core.training.train import train
 
-    base = embedded_folder() if args.base == "embedded" else Path(args.base)
-    sets = [read_inline(path) for path in args.data]
-    views, tags = views_of(sets)
-    corpus = build_corpus(
-        sets, WordPieceTokenizer.from_file(base / "tokenizer.json"), [mine_negatives(one) for one in sets]
-    )
-    mixture = [Source(one.name, name, float(len(one.records))) for one in sets for name in tags[one.name]]
-    config = _config(args, args.out.name, steps=300, learning_rate=1e-4)
-    return train(corpus, base, args.out, mixture, config, views=views, resume=args.resume, on_step=_progress)
+    sets = by_tag([read_inline(path, str(path)) for path in dict.fromkeys(args.data)])
+    views, names = views_of(sets)
+    given = embedded_folder() if args.base == "embedded" else Path(args.base)
+    base = prepare_base(given, args.out / "base")
+    tokenizer = WordPieceTokenizer.from_file(base / "tokenizer.json")
+    corpus = build_corpus(sets, tokenizer, [mine_negatives(one) for one in sets])
+    count = sum(len(one.records) for one in sets)
+    _log.info("%d records, %d documents, %d tokens", count, len(corpus.document_sets), len(corpus.tokens))
+    if count < FEW_RECORDS:
+        _log.info("fewer than %d records: none are held out, and held-out numbers come from the records", FEW_RECORDS)
+    mixture = [Source(one.name, name, float(len(one.records))) for one in sets for name in names[one.name]]
+    # An encoder that never was a critic needs longer than a critic that learns one more domain.
+    config = _config(args, base, args.out.name, steps=300 if base == given else 2_000, learning_rate=1e-4)
+    folder = train(corpus, base, args.out, mixture, config, views=views, resume=args.resume, on_step=_progress)
+    if base != given:
+        shutil.rmtree(base)
+    return folder
+
+
+FEW_RECORDS = 100
+
+
+def by_tag(sets: list[EvidenceSet]) -> list[EvidenceSet]:
+    """The sets with the records of each tag apart, so that no record is taken for one of another kind.
+
+    A record without evidence and without a tag goes to every tag of its file: there, keeping nothing is right.
+    """
+    parts = []
+    for one in sets:
+        tags = sorted({tag for record in one.records for tag in _tags(record)} or {"fact"})
+        for tag in tags:
+            records = [record for record in one.records if tag in _tags(record) or not _tags(record)]
+            name = one.name if len(tags) == 1 else f"{one.name}, {tag}"
+            parts.append(EvidenceSet(name, one.texts, one.groups, one.languages, [_only(r, tag) for r in records]))
+    return parts
+
+
+def _tags(record: Record) -> set[str]:
+    found = {item.tag.split(":")[0] for item in record.evidence}
+    return found or ({record.tag.split(":")[0]} if record.tag else set())
+
+
+def _only(record: Record, tag: str) -> Record:
+    evidence = tuple(item for item in record.evidence if item.tag.split(":")[0] == tag)
+    return replace(record, evidence=evidence, tag=tag)
 
 
 def views_of(sets: list[EvidenceSet]) -> tuple[dict[str, View], dict[str, list[str]]]:
@@ -102,9 +161,7 @@ def views_of(sets: list[EvidenceSet]) -> tuple[dict[str, View], dict[str, list[s
     of_tag = {view.tag: name for name, view in reversed(VIEWS.items())}
     names: dict[str, list[str]] = {}
     for one in sets:
-        found = {item.tag.split(":")[0] for record in one.records for item in record.evidence}
-        found |= {record.tag for record in one.records if record.tag}
-        for tag in sorted(found or {"fact"}):
+        for tag in sorted({tag for record in one.records for tag in _tags(record)} or {"fact"}):
             if tag not in of_tag:
                 views[tag] = View(tag, (f"Extract the sentences about the query; tag them with '{tag}'.",), (tag,))
                 of_tag[tag] = tag
@@ -112,23 +169,28 @@ def views_of(sets: list[EvidenceSet]) -> tuple[dict[str, View], dict[str, list[s
     return views, names
 
 
-def _config(args: argparse.Namespace, name: str, *, steps: int, learning_rate: float) -> Any:
+def _config(args: argparse.Namespace, base: Path, name: str, *, steps: int, learning_rate: float) -> Any:
     import torch
 
+    from cprs_core.critics.checkpoint import CriticConfig
     from cprs_core.training.train import TrainingConfig
 
     on_gpu = torch.cuda.is_available()
+    window = CriticConfig.from_file(base / "config.json").window_tokens
+    steps = args.steps or steps
     return TrainingConfig(
         name=name,
-        steps=args.steps or steps,
+        steps=steps,
+        save_minutes=args.save_minutes,
         minutes=args.minutes,
         learning_rate=args.learning_rate or learning_rate,
         batch_tokens=args.batch_tokens or (98_304 if on_gpu else 6_144),
-        lengths=((512, 0.65), (256, 0.35)) if on_gpu else ((256, 1.0),),
+        lengths=((window, 0.65), (window // 2, 0.35)) if on_gpu else ((min(window, 256), 1.0),),
         compile_layers=on_gpu and args.recipe,
         workers=8 if on_gpu else 0,
         held_out=256 if on_gpu else 8,
         log_steps=50 if on_gpu else 10,
+        checks=min(4, steps // 25),
         seed=args.seed,
     )
 
@@ -136,3 +198,4 @@ def _config(args: argparse.Namespace, name: str, *, steps: int, learning_rate: f
 def _progress(step: int, progress: float, losses: dict[str, float]) -> None:
     parts = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
     sys.stderr.write(f"step {step:>6,}  {progress:4.0%}  {parts}\n")
+    sys.stderr.flush()

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.torch import load_file
 
-from cprs_core.critics.checkpoint import CriticConfig, save_critic
-from cprs_core.critics.encoder import EncoderConfig
-from cprs_core.critics.token_critic import TokenCritic
 from cprs_core.critics.wordpiece import WordPieceTokenizer
-from cprs_core.errors import CheckpointError, MissingExtraError
+from cprs_core.errors import MissingExtraError
+from cprs_core.training.base import encoder_config, save_untrained
 from cprs_core.training.cipher import cipher_records
 from cprs_core.training.corpus import NEGATIVES, build_corpus
 from cprs_core.training.negatives import mine_negatives
@@ -131,60 +127,6 @@ def make_base(folder: Path) -> WordPieceTokenizer:
     (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
     tokenizer = WordPieceTokenizer.from_file(folder / "tokenizer.json")
     settings = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    config = EncoderConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=settings["hidden_size"],
-        layers=settings["num_hidden_layers"],
-        heads=settings["num_attention_heads"],
-        intermediate_size=settings["intermediate_size"],
-        max_positions=settings["max_position_embeddings"],
-        layer_norm_eps=settings["layer_norm_eps"],
-    )
-    outside = int(tokenizer.word_ids("outside")[0])
-    torch.manual_seed(0)
-    critic = TokenCritic(config, outside)
-    critic.encoder.load_state_dict(from_bert(load_file(source / "model.safetensors"), config))
-    with torch.no_grad():
-        critic.tag_scale.fill_(config.hidden_size**-0.5)
-    save_critic(folder, critic, CriticConfig("base", config, outside), tokenizer_json)
+    config = encoder_config(settings, tokenizer)
+    save_untrained(folder, load_file(source / "model.safetensors"), config, tokenizer_json, small=True)
     return tokenizer
-
-
-def from_bert(tensors: dict[str, torch.Tensor], config: EncoderConfig) -> dict[str, torch.Tensor]:
-    """A BERT checkpoint's tensors under our encoder's names; words beyond its vocabulary start near the mean word.
-
-    Raises:
-        CheckpointError: the checkpoint is not BERT-like; the missing tensor is named.
-    """
-    tensors = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
-    try:
-        words = tensors["embeddings.word_embeddings.weight"]
-        extra = config.vocab_size - len(words)
-        noise = torch.randn(extra, config.hidden_size, generator=torch.Generator().manual_seed(1)) * words.std()
-        ours = {
-            "words.weight": torch.cat([words, words.mean(dim=0) + noise]),
-            "positions.weight": tensors["embeddings.position_embeddings.weight"][: config.max_positions],
-            "parts.weight": tensors["embeddings.token_type_embeddings.weight"],
-            "matches.weight": torch.zeros(config.match_kinds, config.hidden_size),
-            "norm.weight": tensors["embeddings.LayerNorm.weight"],
-            "norm.bias": tensors["embeddings.LayerNorm.bias"],
-        }
-        for layer in range(config.layers):
-            old, new = f"encoder.layer.{layer}", f"layers.{layer}"
-            for kind in ("weight", "bias"):
-                qkv = [tensors[f"{old}.attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
-                ours[f"{new}.qkv.{kind}"] = torch.cat(qkv)
-                for theirs, name in _LAYER_NAMES:
-                    ours[f"{new}.{name}.{kind}"] = tensors[f"{old}.{theirs}.{kind}"]
-    except KeyError as error:
-        raise CheckpointError(f"the base model has no tensor {error}; it is not a BERT-like encoder") from None
-    return ours
-
-
-_LAYER_NAMES: Sequence[tuple[str, str]] = (
-    ("attention.output.dense", "attention_out"),
-    ("attention.output.LayerNorm", "attention_norm"),
-    ("intermediate.dense", "up"),
-    ("output.dense", "down"),
-    ("output.LayerNorm", "norm"),
-)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,10 +18,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from cprs_core.critics.checkpoint import load_critic, save_critic
+from cprs_core.critics.checkpoint import CriticConfig, load_critic, save_critic
 from cprs_core.critics.encoder import Encoder
 from cprs_core.critics.token_critic import TokenCritic
 from cprs_core.critics.wordpiece import WordPieceTokenizer
+from cprs_core.errors import InputError
 from cprs_core.training.calibration import calibrate, score_difference
 from cprs_core.training.corpus import Corpus
 from cprs_core.training.losses import LossWeights, TrainingCritic
@@ -41,6 +44,7 @@ class TrainingConfig:
         lengths: window lengths and the share of steps that use each.
         windows_per_query: windows that compete for one query.
         held_out: queries per granularity that thresholds are found with.
+        checks: how often, spread over the run, held-out numbers are reported.
         average: decay of the moving average of weights that is saved in the end.
     """
 
@@ -59,6 +63,7 @@ class TrainingConfig:
     compile_layers: bool = False
     save_minutes: float = 10.0
     log_steps: int = 50
+    checks: int = 0
     held_out: int = 256
     losses: LossWeights = field(default_factory=LossWeights)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -115,14 +120,21 @@ def train(
     )
     model, optimizer = accelerator.prepare(model, optimizer)
     average = copy.deepcopy(accelerator.unwrap_model(model).critic)
-    state = _State(out / "state", accelerator, average)
+    state = _State(out / "state", accelerator, average, _fingerprint(corpus, critic_config, mixture, config))
     first = state.load() if resume else 0
     loader = _loader(sampler, config, accelerator.process_index, first)
     began = time.monotonic()
-    step, losses = _fit(loader, model, optimizer, average, embeddings, accelerator, state, config, first, on_step)
+    longest = max(length for length, _ in config.lengths)
+    where: dict[str, Any] = {"device": accelerator.device, "length": longest, "views": views}
+
+    def check() -> dict[str, float]:
+        found = calibrate(average, corpus, vocabulary, mixture, groups=config.held_out, **where)
+        return {f"held-out {name} kept": one.evidence_kept for name, one in found.items()}
+
+    step, losses = _fit(
+        loader, model, optimizer, average, embeddings, accelerator, state, config, first, on_step, check
+    )
     if accelerator.is_main_process:
-        longest = max(length for length, _ in config.lengths)
-        where = {"device": accelerator.device, "length": longest, "views": views}
         found = calibrate(average.eval(), corpus, vocabulary, mixture, groups=config.held_out, **where)
         thresholds = dict(critic_config.thresholds) | {name: round(one.threshold, 4) for name, one in found.items()}
         final = replace(critic_config, name=config.name, thresholds=thresholds)
@@ -135,6 +147,7 @@ def train(
         summary["storage_difference"] = apart
         summary["held_out"] = {name: asdict(one) for name, one in found.items()}
         (out / "training.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        state.remove()
     accelerator.wait_for_everyone()
     return out
 
@@ -150,10 +163,12 @@ def _fit(
     config: TrainingConfig,
     step: int,
     on_step: OnStep | None,
+    check: Callable[[], dict[str, float]],
 ) -> tuple[int, dict[str, float]]:
     """The loop itself, from ``step`` on; the last step and the losses that were last looked at."""
     began = saved = time.monotonic()
     seen: dict[str, float] = {}
+    checked = int(config.checks * step / config.steps)
     for tensors in loader:
         elapsed = (time.monotonic() - began) / 60.0
         progress = max(step / config.steps, elapsed / config.minutes if config.minutes else 0.0)
@@ -174,10 +189,29 @@ def _fit(
         if step % config.log_steps == 0 and on_step is not None:
             seen = {name: float(value.detach()) for name, value in losses.items()}
             on_step(step, progress, seen)
-        if time.monotonic() - saved > 60.0 * config.save_minutes:
+        if int(config.checks * max(progress, step / config.steps)) > checked and accelerator.is_main_process:
+            checked += 1
+            if on_step is not None:
+                on_step(step, progress, check())
+        if _is_time(accelerator, time.monotonic() - saved > 60.0 * config.save_minutes):
             state.save(step)
             saved = time.monotonic()
     return step, seen
+
+
+def _is_time(accelerator: Any, here: bool) -> bool:
+    """Whether it is time by the clock of the main process: all processes save together or none does."""
+    if accelerator.num_processes == 1:
+        return here
+    flag = torch.tensor(float(here and accelerator.is_main_process), device=accelerator.device)
+    return bool(accelerator.reduce(flag, "sum") > 0)
+
+
+def _fingerprint(corpus: Corpus, critic: CriticConfig, mixture: list[Source], config: TrainingConfig) -> str:
+    """What must be the same for a run to go on: data, base and how windows are drawn."""
+    parts = (critic.encoder, mixture, config.seed, config.lengths, config.batch_tokens, len(corpus.tokens))
+    data = [zlib.crc32(array.tobytes()) for array in (corpus.tokens, corpus.query_tokens, corpus.evidence)]
+    return f"{zlib.crc32(repr((parts, data)).encode()):08x}"
 
 
 class _Stream(IterableDataset):
@@ -236,27 +270,48 @@ def _follow(average: TokenCritic, critic: TokenCritic, decay: float) -> None:
 
 
 class _State:
-    """Everything a killed run needs to go on."""
+    """Everything a killed run needs to go on. A kill while saving leaves the state before."""
 
-    def __init__(self, folder: Path, accelerator: Any, average: TokenCritic) -> None:
+    def __init__(self, folder: Path, accelerator: Any, average: TokenCritic, fingerprint: str) -> None:
         self._folder = folder
+        self._old, self._new = folder.with_name("state.old"), folder.with_name("state.new")
         self._accelerator = accelerator
         self._average = average
+        self._fingerprint = fingerprint
 
     def save(self, step: int) -> None:
-        self._accelerator.save_state(str(self._folder))
+        self._accelerator.save_state(str(self._new))
         if self._accelerator.is_main_process:
-            torch.save({"step": step, "average": self._average.state_dict()}, self._folder / "average.pt")
+            kept = {"step": step, "average": self._average.state_dict(), "fingerprint": self._fingerprint}
+            torch.save(kept, self._new / "average.pt")
+            shutil.rmtree(self._old, ignore_errors=True)
+            if self._folder.exists():
+                self._folder.rename(self._old)
+            self._new.rename(self._folder)
+            shutil.rmtree(self._old, ignore_errors=True)
+        self._accelerator.wait_for_everyone()
 
     def load(self) -> int:
-        path = self._folder / "average.pt"
+        folder = self._folder if self._folder.exists() else self._old
+        path = folder / "average.pt"
         if not path.exists():
             _log.info("nothing to resume in %s; starting anew", self._folder)
             return 0
-        self._accelerator.load_state(str(self._folder))
         saved = torch.load(path, weights_only=True, map_location=self._accelerator.device)
+        if saved.get("fingerprint") != self._fingerprint:
+            raise InputError(
+                f"{folder} was saved by a run with other records, another base or other settings; "
+                "call with those again, or name another output folder"
+            )
+        self._accelerator.load_state(str(folder))
         self._average.load_state_dict(saved["average"])
+        _log.info("going on from step %d", saved["step"])
         return int(saved["step"])
+
+    def remove(self) -> None:
+        """What a finished run does not need any more."""
+        for folder in (self._folder, self._old, self._new):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def prepare_vocabulary(

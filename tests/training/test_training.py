@@ -16,9 +16,10 @@ from cprs_core.critics.checkpoint import restore, shrink
 from cprs_core.critics.matching import match_runs
 from cprs_core.scorer import LABELS, WordTokenizer
 from cprs_core.training.cipher import cipher_records
-from cprs_core.training.cli import views_of
+from cprs_core.training.cli import by_tag, views_of
 from cprs_core.training.corpus import NEGATIVES, Corpus, build_corpus
 from cprs_core.training.losses import competition, keep_logits
+from cprs_core.training.negatives import mine_negatives
 from cprs_core.training.records import Evidence, EvidenceSet, Record, read_inline
 from cprs_core.training.sampling import Batch, WindowSampler
 from cprs_core.training.synthetic import make_synthetic
@@ -298,3 +299,96 @@ def test_a_fine_tuned_critic_loads_and_compresses(tmp_path: Path) -> None:
     summary = json.loads((out / "training.json").read_text(encoding="utf-8"))
     assert summary["steps"] == 2
     assert 0 < summary["storage_difference"] < 0.01  # what the rounding of stored weights does to scores
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"evidence": {"start": 0}}, "'evidence' must be a list"),
+        ({"evidence": [{"document_id": "a", "start": 1, "end": 2}]}, "is blank"),
+        ({"evidence": [{"document_id": "a", "start": True, "end": 2}]}, "does not lie in its document"),
+        ({"answers": [3]}, "'answers' must be a list of strings"),
+        ({"tag": 5}, "'tag' must be a non-empty string"),
+        ({"instruction": ["x"]}, "'instruction' must be a non-empty string"),
+        ({"documents": [{"id": "a", "text": "x"}, {"id": "a", "text": "y"}]}, "a string of its own"),
+        ({"documents": [{"id": "a", "text": "  "}]}, "'text' must be a non-empty string"),
+        ({"query": "  "}, "'query' must be a non-empty string"),
+    ],
+)
+def test_a_record_that_would_teach_nonsense_is_refused(tmp_path: Path, change: dict[str, object], reason: str) -> None:
+    row = {"query": "q", "documents": [{"id": "a", "text": "t u"}]} | change
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"mine\.jsonl line 1: ") as error:
+        read_inline(path)
+    assert reason in str(error.value)
+
+
+def test_several_bad_records_are_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text("{\n" * 9, encoding="utf-8")
+    with pytest.raises(InputError, match=r"line 1: .*line 5: .*and 4 more bad records"):
+        read_inline(path)
+
+
+def test_files_that_are_not_records_are_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.jsonl").write_bytes(b'{"query": "\xe9"}\n')
+    (tmp_path / "cut.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00")
+    for name, reason in (
+        ("latin.jsonl", "not UTF-8"),
+        ("cut.jsonl.gz", "gzip"),
+        ("none.jsonl", "not a file"),
+        (".", "not a file"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            read_inline(tmp_path / name)
+
+
+def test_one_text_in_many_records_is_one_document_and_never_its_own_wrong_neighbour(tmp_path: Path) -> None:
+    pytest.importorskip("bm25s", reason="needs the extra 'train'")
+    text = "Ada signed the lease. Bob paid the rent."
+    rows = [
+        {
+            "query": query,
+            "documents": [{"id": "x", "text": text}],
+            "evidence": [{"document_id": "x", "start": a, "end": b}],
+        }
+        for query, a, b in (("Who signed the lease?", 0, 21), ("Who paid the rent?", 22, 40))
+    ]
+    rows.append({"query": "Who signed?", "documents": [{"id": "y", "text": "Nobody signed the rent."}]})
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    one = read_inline(path)
+    assert len(one.texts) == 2
+    assert mine_negatives(one)[0, :2].tolist() == [1, -1]
+
+
+def test_evidence_in_several_documents_stays_where_it_was_written(tmp_path: Path) -> None:
+    texts = {"a": "It rained. Ada came.", "b": "Nothing here.", "c": "Ada left at noon."}
+    marks = [("a", 11, 20), ("c", 0, 17)]
+    row = {
+        "query": "What did Ada do?",
+        "documents": [{"id": id, "text": text} for id, text in texts.items()],
+        "evidence": [{"document_id": id, "start": a, "end": b} for id, a, b in marks],
+    }
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    one = read_inline(path)
+    (record,) = one.records
+    marked = [one.texts[item.document][item.start : item.end] for item in record.evidence]
+    assert marked == [texts[id][a:b] for id, a, b in marks]
+    assert {item.document for item in record.evidence} == {record.documents[0]}
+    assert texts["b"] in one.texts
+
+
+def test_records_of_one_tag_are_not_taken_for_those_of_another() -> None:
+    one = EvidenceSet("mine")
+    document = one.add_document("Ada pays. Bob swims.", "g")
+    one.records.append(Record("q1", (document,), (Evidence(document, 0, 9, "payment"),)))
+    one.records.append(Record("q2", (document,), (Evidence(document, 10, 20, "sport"),)))
+    one.records.append(Record("q3", (document,), ()))
+    payment, sport = by_tag([one])
+    assert [record.query for record in payment.records] == ["q1", "q3"]
+    assert [record.query for record in sport.records] == ["q2", "q3"]
+    views, names = views_of([payment, sport])
+    assert [views[name].tag_words for one_name in names.values() for name in one_name] == [("payment",), ("sport",)]
