@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cprs_core.advice import Advice, ChatPrice, Speed
+    from cprs_core.cache import ScoreCache
+    from cprs_core.cascade import CascadeScorer, LexicalRanker
     from cprs_core.compressor import Compressor
     from cprs_core.context import Context, ScoredContext
+    from cprs_core.deadline import Deadline
     from cprs_core.errors import (
         CheckpointError,
         CPRSError,
+        DeadlineError,
         DeviceError,
         InputError,
         MissingExtraError,
@@ -30,12 +34,16 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "advice": ("Advice", "ChatPrice", "Speed"),
+    "cache": ("ScoreCache",),
+    "cascade": ("CascadeScorer", "LexicalRanker"),
     "compressor": ("Compressor",),
+    "deadline": ("Deadline",),
     "errors": (
         "CPRSError",
         "InputError",
         "PrefixTooLongError",
         "CheckpointError",
+        "DeadlineError",
         "DeviceError",
         "MissingExtraError",
         "StreamError",
@@ -53,21 +61,26 @@ __all__ = [
     "Advice",
     "CPRSError",
     "Candidates",
+    "CascadeScorer",
     "ChatPrice",
     "CheckpointError",
     "Compression",
     "Compressor",
     "Context",
+    "Deadline",
+    "DeadlineError",
     "DeviceError",
     "Document",
     "DocumentUsage",
     "Granularity",
     "InputError",
     "KeywordScorer",
+    "LexicalRanker",
     "MissingExtraError",
     "Prefix",
     "PrefixTooLongError",
     "Preset",
+    "ScoreCache",
     "ScoredContext",
     "ScoredSegment",
     "Scorer",

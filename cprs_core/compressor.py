@@ -7,20 +7,25 @@ join documents -> render prefix -> tokenize once -> segment -> plan windows
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cprs_core.assembly import assemble
+from cprs_core.cache import Arrays, ScoreCache, cache_key
 from cprs_core.context import Context, ScoredContext, read_context
-from cprs_core.errors import InputError, PrefixTooLongError
+from cprs_core.deadline import Deadline
+from cprs_core.errors import DeadlineError, InputError, PrefixTooLongError
 from cprs_core.instructions import Preset, resolve_instruction
+from cprs_core.lexical import asked_ids, bm25
+from cprs_core.reading import read_windows
 from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer
-from cprs_core.selection import GRANULARITIES, Candidates, Granularity, choose, explain
+from cprs_core.selection import GRANULARITIES, Candidates, Granularity, best_first, choose, explain
 from cprs_core.stopwatch import Stopwatch
 from cprs_core.stream import Selection, Stream, StreamReader, describe
 from cprs_core.types import Compression, Document, DocumentUsage, ScoredSegment, Span, Usage
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
 
 Documents = str | Document | Sequence[str | Document]
 CountTokens = Callable[[str], int]
+OnDeadline = Literal["return", "raise"]
 
 # A critic that sees fewer tokens of context than this at a time cannot judge them.
 MIN_CONTEXT_TOKENS = 64
@@ -49,14 +55,29 @@ class Compressor:
     >>> compressor = Compressor(KeywordScorer("lease"))
     >>> compressor.compress("It rained. Ada signed the lease. They left.", "Who signed?").text
     'Ada signed the lease.'
+
+    Args:
+        scorer: turns windows into token scores.
+        cache: where scores are kept for another call with the same documents, query and instruction.
+        clock: seconds that only ever grow; deadlines are counted in them.
     """
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(
+        self, scorer: Scorer, *, cache: ScoreCache | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.scorer = scorer
+        self.cache = cache
+        self.clock = clock
 
     @classmethod
     def from_pretrained(
-        cls, path: str | os.PathLike[str] | None = None, *, device: str = "auto", dtype: str = "auto"
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        recall_risk: float | None = None,
+        cache: ScoreCache | None = None,
     ) -> Compressor:
         """A compressor with the embedded critic, or with the one in a folder.
 
@@ -64,14 +85,21 @@ class Compressor:
             path: a critic's folder; None for `cprs-mini`, which is inside the package.
             device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
             dtype: "auto" (what is fastest and safe on the device), "float32", "bfloat16", "float16".
+            recall_risk: the share of recall that may be lost for speed, 0.005 say: the critic then reads only windows
+                that share enough with the query (`CascadeScorer`). None reads everything.
+            cache: see `Compressor`.
 
         Raises:
             CheckpointError: files are missing or damaged; the message names them.
             DeviceError: the device does not exist here.
         """
+        from cprs_core.cascade import CascadeScorer, LexicalRanker
         from cprs_core.critics import load_scorer
 
-        return cls(load_scorer(Path(path) if path is not None else None, device=device, dtype=dtype))
+        scorer: Scorer = load_scorer(Path(path) if path is not None else None, device=device, dtype=dtype)
+        if recall_risk is not None:
+            scorer = CascadeScorer(LexicalRanker(), scorer, recall_risk=recall_risk)
+        return cls(scorer, cache=cache)
 
     def compress(
         self,
@@ -84,6 +112,8 @@ class Compressor:
         ratio: float | None = None,
         threshold: float | None = None,
         count_tokens: CountTokens | None = None,
+        deadline: float | Deadline | None = None,
+        on_deadline: OnDeadline = "return",
         on_progress: OnProgress | None = None,
     ) -> Compression:
         """The parts of ``documents`` that ``instruction`` and ``query`` ask for.
@@ -102,15 +132,27 @@ class Compressor:
             ratio: most tokens kept, as a share of the input's tokens, in 0..1.
             threshold: least score of a kept segment, in 0..1.
             count_tokens: tokens of a text in the caller's tokenizer; by default in the critic's.
+            deadline: seconds after which an answer is wanted. Windows that share most with the query are read first; a
+                budget that is not filled by then is filled with unread text that shares most with the query.
+            on_deadline: "return" what was found by then (``usage.complete`` is false), or "raise".
             on_progress: called now and then with tokens scored and tokens in all.
 
         Raises:
             InputError: neither query nor instruction, or an option out of range.
             PrefixTooLongError: instruction and query leave no room in a window.
+            DeadlineError: windows were left unread, and ``on_deadline`` is "raise".
         """
+        limit = self._deadline(deadline)
         texts = as_documents(documents)
         check_options(max_tokens, ratio, threshold)
-        scored = self._score(texts, query, instruction, granularity, on_progress)
+        if on_deadline not in ("return", "raise"):
+            raise InputError(f"on_deadline is {on_deadline!r}; it must be 'return' or 'raise'")
+        scored = self._score(texts, query, instruction, granularity, on_progress, limit)
+        if limit is not None and not scored.complete and on_deadline == "raise":
+            raise DeadlineError(
+                f"the deadline of {limit.seconds:g} s left {scored.windows_left:,} of {scored.windows:,} windows "
+                "unread; allow more time, or pass on_deadline='return' for what was found"
+            )
         watch = scored.watch
         with watch("select"):
             default = self._default_threshold(scored.preset.granularity)
@@ -121,7 +163,8 @@ class Compressor:
             input_tokens = sum(document_tokens)
             budget = smallest_budget(max_tokens, ratio, input_tokens)
             cost = scored.cost if count_tokens is None else scored.cost_in(count_tokens)
-            kept = choose(scored.candidates, threshold=threshold, max_tokens=budget, cost=cost)
+            prior = scored.prior()
+            kept = choose(scored.candidates, threshold=threshold, max_tokens=budget, cost=cost, prior=prior)
             spans = scored.spans(kept)
             text, shortened = assemble(texts, spans)
             output_tokens = count(text) if spans else 0
@@ -131,7 +174,7 @@ class Compressor:
                 text, shortened = assemble(texts, spans)
                 output_tokens = count(text) if spans else 0
             best = float(scored.candidates.scores.max(initial=0.0))
-            notice = explain(
+            notice = scored.late() or explain(
                 candidates=len(scored.candidates),
                 best=best,
                 default=default,
@@ -150,6 +193,9 @@ class Compressor:
                 output_tokens=output_tokens,
                 ratio=output_tokens / input_tokens if input_tokens else 0.0,
                 windows=scored.windows,
+                windows_read=scored.windows_read,
+                complete=scored.complete,
+                cached=scored.cached,
                 seconds=watch.total,
                 stage_seconds=dict(watch.seconds),
                 documents=[
@@ -161,7 +207,7 @@ class Compressor:
             instruction=scored.preset.text,
             low_confidence=best < default or not spans,
             notice=notice,
-            best=None if spans else scored.best_span(budget, cost),
+            best=None if spans else scored.best_span(budget, cost, prior),
         )
         result._sources = texts
         return result
@@ -177,6 +223,8 @@ class Compressor:
         ratio: float | None = None,
         threshold: float | None = None,
         count_tokens: CountTokens | None = None,
+        deadline: float | Deadline | None = None,
+        on_deadline: OnDeadline = "return",
         on_progress: OnProgress | None = None,
     ) -> Compression:
         """`compress` on a worker thread; the event loop stays free."""
@@ -190,6 +238,8 @@ class Compressor:
             ratio=ratio,
             threshold=threshold,
             count_tokens=count_tokens,
+            deadline=self._deadline(deadline),  # a call that waits for its turn waits inside its deadline
+            on_deadline=on_deadline,
             on_progress=on_progress,
         )
 
@@ -318,23 +368,63 @@ class Compressor:
         instruction: str | Preset | None,
         granularity: str | Granularity,
         on_progress: OnProgress | None,
+        deadline: Deadline | None = None,
     ) -> _Scored:
         """The straight path up to candidates."""
         watch = Stopwatch()
         with watch("tokenize"):
             preset, make_candidates, prefix = self._prepare(query, instruction, granularity)
             capacity = self.scorer.window_tokens - len(prefix)
-            context = read_context([document.text for document in documents], self.scorer.tokenizer)
+            texts = [document.text for document in documents]
+            key = self._cache_key(texts, preset, query)
+            known = self.cache.get(key) if self.cache is not None and key is not None else None
+        if known is not None:
+            read = _Read.from_arrays(texts, known)
+            if on_progress is not None:
+                on_progress(len(read.context.ids), len(read.context.ids))
+        else:
+            read = self._read(texts, prefix, capacity, on_progress, deadline, watch)
+            if self.cache is not None and key is not None and read.complete:
+                with watch("cache"):
+                    self.cache.put(key, read.to_arrays())
+        with watch("select"):
+            candidates = make_candidates(
+                ScoredContext(read.context, read.token_scores, read.windows, piece_tokens=capacity // 2)
+            )
+        return _Scored(documents, read, candidates, preset, prefix, watch)
+
+    def _read(
+        self,
+        texts: list[str],
+        prefix: Prefix,
+        capacity: int,
+        on_progress: OnProgress | None,
+        deadline: Deadline | None,
+        watch: Stopwatch,
+    ) -> _Read:
+        """The straight path from texts to token scores."""
+        with watch("tokenize"):
+            context = read_context(texts, self.scorer.tokenizer)
         with watch("segment"):
             windows = plan_windows(
                 context.first_tokens(context.sentences[:, 0]), len(context.ids), capacity, overlap=capacity // 4
             )
         with watch("score"):
-            rows = self.scorer.score(prefix, [context.ids[a:b] for a, b in windows.tolist()], on_progress)
-        with watch("select"):
-            token_scores = merge_windows(windows, rows, len(context.ids), OUTSIDE, len(self.scorer.labels))
-            candidates = make_candidates(ScoredContext(context, token_scores, windows, piece_tokens=capacity // 2))
-        return _Scored(documents, context, candidates, preset, len(windows), watch)
+            reading = read_windows(
+                self.scorer, prefix, [context.ids[a:b] for a, b in windows.tolist()], on_progress, deadline
+            )
+            token_scores = merge_windows(windows, reading.rows, len(context.ids), OUTSIDE, len(self.scorer.labels))
+        return _Read(context, windows, token_scores, reading.read, reading.windows_read, reading.complete)
+
+    def _cache_key(self, texts: list[str], preset: Preset, query: str) -> bytes | None:
+        """What scores are kept under; None where nothing tells one scorer from another."""
+        fingerprint = getattr(self.scorer, "fingerprint", None)
+        if self.cache is None or not fingerprint:
+            return None
+        return cache_key(fingerprint, texts, preset.text, query, *preset.tags)
+
+    def _deadline(self, deadline: float | Deadline | None) -> Deadline | None:
+        return deadline if deadline is None or isinstance(deadline, Deadline) else Deadline(deadline, self.clock)
 
     def _stream(
         self,
@@ -406,15 +496,91 @@ class Compressor:
 
 
 @dataclass(frozen=True)
+class _Read:
+    """What the straight path knows of texts under one prefix; all of it can be cached.
+
+    ``read`` (bool, (w,)) says of each window whether it was read.
+    """
+
+    context: Context
+    windows: NDArray[np.int64]
+    token_scores: NDArray[np.float32]
+    read: NDArray[np.bool_]
+    windows_read: int
+    complete: bool
+    cached: bool = False
+
+    def to_arrays(self) -> Arrays:
+        context = self.context
+        return {
+            "bounds": context.document_bounds,
+            "ids": context.ids,
+            "starts": context.starts,
+            "ends": context.ends,
+            "sentences": context.sentences,
+            "windows": self.windows,
+            "scores": self.token_scores,
+            "read": self.read,
+        }
+
+    @classmethod
+    def from_arrays(cls, texts: list[str], arrays: Arrays) -> _Read:
+        context = Context(texts, arrays["bounds"], arrays["ids"], arrays["starts"], arrays["ends"])
+        context.__dict__["sentences"] = arrays["sentences"]  # as if they had been asked for before
+        return cls(context, arrays["windows"], arrays["scores"], arrays["read"], 0, complete=True, cached=True)
+
+
+@dataclass(frozen=True)
 class _Scored:
     """What the straight path has before anything is chosen."""
 
     documents: list[Document]
-    context: Context
+    reading: _Read
     candidates: Candidates
     preset: Preset
-    windows: int
+    prefix: Prefix
     watch: Stopwatch
+
+    @property
+    def context(self) -> Context:
+        return self.reading.context
+
+    @property
+    def windows(self) -> int:
+        return len(self.reading.windows)
+
+    @property
+    def windows_read(self) -> int:
+        return self.reading.windows_read
+
+    @property
+    def windows_left(self) -> int:
+        return int((~self.reading.read).sum())
+
+    @property
+    def complete(self) -> bool:
+        return self.reading.complete
+
+    @property
+    def cached(self) -> bool:
+        return self.reading.cached
+
+    def late(self) -> str | None:
+        """One sentence on what a deadline left out, where it did."""
+        if self.complete:
+            return None
+        return (
+            f"the deadline left {self.windows_left:,} of {self.windows:,} windows unread; "
+            "text from those is kept for its words alone"
+        )
+
+    def prior(self) -> NDArray[np.float32] | None:
+        """float32, (n,): where windows are unread, how much each candidate shares with the query; None where all are
+        read. It decides among candidates of which the critic says nothing."""
+        if self.reading.read.all():
+            return None
+        ranges = np.stack([self.candidates.starts, self.candidates.ends], axis=1)
+        return bm25(asked_ids(self.prefix), self.context.ids, self.context.first_tokens(ranges))
 
     def document_tokens(self, count_tokens: CountTokens | None) -> list[int]:
         """Tokens of every document, in the caller's tokenizer or in the critic's."""
@@ -432,9 +598,11 @@ class _Scored:
         last = self.context.first_tokens(base + np.array([span.end for span in spans], dtype=np.int64))
         return np.bincount(of_document, last - first, minlength=len(self.documents)).astype(np.int64).tolist()
 
-    def best_span(self, max_tokens: int | None, cost: Callable[[int], int]) -> Span | None:
+    def best_span(
+        self, max_tokens: int | None, cost: Callable[[int], int], prior: NDArray[np.float32] | None
+    ) -> Span | None:
         """The candidate that scores best among those that fit; None where none does."""
-        order = np.argsort(-self.candidates.scores, kind="stable")
+        order = best_first(self.candidates, prior)
         fits = (index for index in order.tolist() if max_tokens is None or cost(index) <= max_tokens)
         index = next(fits, None)
         return None if index is None else self.spans(np.array([index]))[0]

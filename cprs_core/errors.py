@@ -28,6 +28,10 @@ class DeviceError(CPRSError, RuntimeError):
     """A device that does not exist or cannot hold the model."""
 
 
+class DeadlineError(CPRSError, TimeoutError):
+    """A deadline passed before everything that matters was read, and the caller asked not to get a part."""
+
+
 class MissingExtraError(CPRSError, ImportError):
     """An optional dependency is not installed; the message names the extra."""
 

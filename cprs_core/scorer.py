@@ -5,14 +5,16 @@ Devices, replicas, cascades and caches live behind `Scorer`, and nest, because e
 
 from __future__ import annotations
 
-import itertools
 import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cprs_core.deadline import Deadline
 
 LABELS = ("B", "I", "O", "E")  # begin, inside, outside, end of a span; the order of the released 7 B critic
 OUTSIDE = LABELS.index("O")
@@ -40,12 +42,15 @@ class Prefix:
     """Instruction and query as the critic reads them, shared by all windows of a call.
 
     ``ids`` (int32, (p,)); ``tags`` are the tag words that the instruction names, at least one; ``asked`` is the range
-    of ``ids`` that says what is looked for: the query, or the instruction where the query is empty.
+    of ``ids`` that says what is looked for: the query, or the instruction where the query is empty. ``instruction``
+    and ``query`` are the words themselves, for critics with another tokenizer.
     """
 
     ids: NDArray[np.int32]
     tags: tuple[str, ...]
     asked: tuple[int, int] = (0, 0)
+    instruction: str = ""
+    query: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -60,10 +65,16 @@ class Tokenizer(Protocol):
     def encode_prefix(self, instruction: str, query: str, tags: tuple[str, ...]) -> Prefix:
         """Instruction and query in the critic's wire format."""
 
+    def decode(self, ids: NDArray[np.int32]) -> str:
+        """Roughly the text of these tokens, for critics with another tokenizer to read; never for output."""
+
 
 @runtime_checkable
 class Scorer(Protocol):
     """Anything that turns windows into token scores.
+
+    Three attributes are optional: ``fingerprint`` (str), which is the same exactly where scores are the same, so that
+    they may be cached; ``batch_tokens`` (int), how many tokens a deadline may be late by; and ``plan``, see `Staged`.
 
     Attributes:
         tokenizer: the critic's `Tokenizer`.
@@ -97,14 +108,30 @@ class Scorer(Protocol):
         """
 
 
+@runtime_checkable
+class Staged(Protocol):
+    """A `Scorer` that reads only some of the windows: a plan says which, ``strong`` is who reads them."""
+
+    @property
+    def strong(self) -> Scorer: ...
+
+    def plan(
+        self, prefix: Prefix, windows: Sequence[NDArray[np.int32]], deadline: Deadline | None = None
+    ) -> NDArray[np.int64]:
+        """int64, (k,): indices of the windows to read, the likeliest first.
+
+        With a deadline a cheap stage that is slow itself stops in time, and the plan is made of what is known by then.
+        """
+
+
 @dataclass
 class WordTokenizer:
-    """A tokenizer with obvious behaviour: runs of word characters, and every other visible character by itself."""
+    """A tokenizer with obvious behaviour: runs of word characters, and every other visible character by itself.
+
+    A word has the same id in every process: its checksum, unless ``vocabulary`` names another.
+    """
 
     vocabulary: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._fresh_ids = itertools.count(len(self.vocabulary))  # threads that meet a word at once never share an id
 
     def encode(self, text: str) -> Tokens:
         matches = [(m.group(), m.start(), m.end()) for m in re.finditer(r"\w+|[^\w\s]", text)]
@@ -116,11 +143,19 @@ class WordTokenizer:
         )
 
     def encode_prefix(self, instruction: str, query: str, tags: tuple[str, ...]) -> Prefix:
-        return Prefix(self.encode(f"{instruction} {query}").ids, tags)
+        wording, question = self.encode(instruction).ids, self.encode(query).ids
+        asked = (len(wording), len(wording) + len(question)) if len(question) else (0, len(wording))
+        return Prefix(np.concatenate([wording, question]), tags, asked, instruction, query)
+
+    def decode(self, ids: NDArray[np.int32]) -> str:
+        words = {id: word for word, id in list(self.vocabulary.items())}
+        return " ".join(words.get(id, "") for id in ids.tolist())
 
     def _id(self, word: str) -> int:
         known = self.vocabulary.get(word)
-        return known if known is not None else self.vocabulary.setdefault(word, next(self._fresh_ids))
+        if known is None:
+            known = self.vocabulary.setdefault(word, zlib.crc32(word.encode("utf-8", "surrogatepass")) >> 1)
+        return known
 
 
 class KeywordScorer:
@@ -138,6 +173,11 @@ class KeywordScorer:
         self.thresholds: Mapping[str, float] = dict.fromkeys(names, 1e-6)  # one hit is enough, however long the segment
         self.windows_scored = 0
         self._words = words
+
+    @property
+    def fingerprint(self) -> str:
+        """Two of these with the same words score alike."""
+        return f"keywords {self._words!r} in {self.window_tokens}"
 
     def score(
         self, prefix: Prefix, windows: Sequence[NDArray[np.int32]], on_progress: OnProgress | None = None

@@ -177,12 +177,20 @@ def decode_spans(
     return firsts, lasts
 
 
+def best_first(candidates: Candidates, prior: NDArray[np.float32] | None = None) -> NDArray[np.int64]:
+    """int64, (n,): candidates by score, equal scores by ``prior`` (float32, (n,)), then in source order."""
+    if prior is None:
+        return np.argsort(-candidates.scores, kind="stable").astype(np.int64)
+    return np.lexsort((-prior, -candidates.scores)).astype(np.int64)
+
+
 def choose(
     candidates: Candidates,
     *,
     threshold: float | None,
     max_tokens: int | None,
     cost: Callable[[int], int],
+    prior: NDArray[np.float32] | None = None,
 ) -> NDArray[np.int64]:
     """The candidates to keep: best score first, none that overlaps a better one, until the budget is full.
 
@@ -190,11 +198,12 @@ def choose(
         threshold: least score that is kept; None for no limit.
         max_tokens: tokens that may be kept in all; None for no limit.
         cost: tokens of a candidate, by index.
+        prior (float32, (n,)): which of equal scores comes first, larger ones do; None for source order.
 
     Returns:
         int64, (k,): indices of kept candidates, in source order.
     """
-    order = np.argsort(-candidates.scores, kind="stable")
+    order = best_first(candidates, prior)
     if threshold is not None:
         order = order[candidates.scores[order] >= threshold]
     left = max_tokens

@@ -89,12 +89,17 @@ class Usage(Frozen):
 
     ``ratio`` is output over input tokens; ``stage_seconds`` splits ``seconds`` by stage of the straight path;
     ``documents`` has one entry per input document, in their order (joining documents may cost tokens of its own).
+    Of ``windows``, the scorer (in a cascade, the strong one) read ``windows_read``; equal windows are read once, and
+    none where scores came from a cache (``cached``). ``complete`` is false when a deadline left windows unread.
     """
 
     input_tokens: int
     output_tokens: int
     ratio: float
     windows: int
+    windows_read: int = 0
+    complete: bool = True
+    cached: bool = False
     seconds: float
     stage_seconds: dict[str, float] = Field(default_factory=dict)
     documents: list[DocumentUsage] = Field(default_factory=list)

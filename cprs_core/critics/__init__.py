@@ -17,9 +17,10 @@ def embedded_folder() -> Path:
 
 def load_scorer(path: Path | None = None, *, device: str = "auto", dtype: str = "auto") -> CriticScorer:
     """The scorer of a critic's folder, or of the embedded critic. See `Compressor.from_pretrained`."""
-    from cprs_core.critics.checkpoint import load_critic
+    from cprs_core.critics.checkpoint import digest, load_critic
 
-    critic, config, tokenizer = load_critic(embedded_folder() if path is None else path)
+    folder = embedded_folder() if path is None else path
+    critic, config, tokenizer = load_critic(folder)
     return CriticScorer(
         critic,
         tokenizer,
@@ -28,4 +29,5 @@ def load_scorer(path: Path | None = None, *, device: str = "auto", dtype: str = 
         thresholds=config.thresholds,
         device=device,
         dtype=dtype,
+        digest=digest(folder),
     )

@@ -5,6 +5,7 @@ Matrices may be stored as int8 with one float16 scale per row (`shrink`), which 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -132,6 +133,14 @@ def load_critic(
     _check_tensors(path, critic, tensors)
     critic.load_state_dict(tensors, assign=True)
     return critic.eval().requires_grad_(False), config, tokenizer
+
+
+def digest(folder: Path) -> str:
+    """The same exactly where weights, settings and tokenizer are the same."""
+    content = hashlib.blake2b(digest_size=16)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        content.update(hashlib.blake2b((folder / name).read_bytes()).digest())
+    return content.hexdigest()
 
 
 class _WithoutInit(TorchFunctionMode):

@@ -38,8 +38,10 @@ class CriticScorer:
         device: str = "auto",
         dtype: str = "auto",
         batch_tokens: int | None = None,
+        digest: str = "",
     ) -> None:
         self.name = name
+        self.digest = digest
         self.tokenizer = tokenizer
         self.window_tokens = window_tokens
         self.thresholds: Mapping[str, float] = dict(thresholds or {})
@@ -48,6 +50,11 @@ class CriticScorer:
         self.batch_tokens = batch_tokens or _BATCH_TOKENS.get(self.device.type, 16_384)
         self._critic = critic.to(device=self.device, dtype=self.dtype).eval()
         self._turn = threading.Lock()
+
+    @property
+    def fingerprint(self) -> str:
+        """The checkpoint's content and the number format it runs in; empty for a critic that was never stored."""
+        return f"{self.digest} {self.window_tokens} {self.dtype} {self.device.type}" if self.digest else ""
 
     def score(
         self, prefix: Prefix, windows: Sequence[NDArray[np.int32]], on_progress: OnProgress | None = None

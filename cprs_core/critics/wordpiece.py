@@ -84,7 +84,11 @@ class WordPieceTokenizer:
         cls, sep = np.array([self._cls], dtype=np.int32), np.array([self._sep], dtype=np.int32)
         wording, question = self.encode(instruction).ids, self.encode(query).ids
         asked = (len(wording) + 2, len(wording) + 2 + len(question)) if len(question) else (1, len(wording) + 1)
-        return Prefix(np.concatenate([cls, wording, sep, question, sep]), tags, asked)
+        return Prefix(np.concatenate([cls, wording, sep, question, sep]), tags, asked, instruction, query)
+
+    def decode(self, ids: NDArray[np.int32]) -> str:
+        """Roughly the text of these tokens: lower case, without marks."""
+        return self._tokenizer.decode(ids.tolist(), skip_special_tokens=False)
 
     def word_ids(self, word: str) -> NDArray[np.int32]:
         """int32, (n,): vocabulary rows of a tag word, at least one."""

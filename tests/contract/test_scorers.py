@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cprs_core import Compressor, KeywordScorer, Scorer
+from cprs_core import CascadeScorer, Compressor, KeywordScorer, LexicalRanker, Scorer
 from cprs_core.critics import load_scorer
 from tests.contract.scorer import ScorerContract
 from tests.core.tiny import save_tiny_critic
@@ -30,3 +30,18 @@ class TestEmbeddedCritic(ScorerContract):
     @pytest.fixture
     def scorer(self, embedded: Compressor) -> Scorer:
         return embedded.scorer
+
+
+class TestLexicalCascade(ScorerContract):
+    tolerance = 0.0
+
+    @pytest.fixture
+    def scorer(self) -> Scorer:
+        return CascadeScorer(LexicalRanker(), KeywordScorer("lease", "signed"))
+
+
+class TestCascadeOfCritics(ScorerContract):
+    @pytest.fixture
+    def scorer(self, tmp_path: Path) -> Scorer:
+        cheap = load_scorer(save_tiny_critic(tmp_path / "tiny"), device="cpu")
+        return CascadeScorer(cheap, KeywordScorer("lease", "signed"))

@@ -1,0 +1,204 @@
+"""A scorer made of two: a cheap one looks at every window, a strong one reads only those that may matter.
+
+Unread windows get "outside" scores. Which windows may matter follows from one number in the user's unit, the share of
+recall that may be risked, by curves that were measured on held-out training data
+(``python benchmarks/long_contexts.py curve``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cprs_core.curves import CRITIC, LEXICAL, Curve
+from cprs_core.deadline import Deadline
+from cprs_core.errors import InputError
+from cprs_core.reading import Window, likelihoods, read_until, read_windows
+from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer, Tokenizer
+from cprs_core.windows import plan_windows
+
+# So few windows are all read: choosing among them saves nothing.
+ALWAYS_READ = 8
+
+
+class Ranker(Protocol):
+    """A cheap stage: says of every window how likely it matters.
+
+    Attributes:
+        curve: recall lost against the cut, as measured.
+        fingerprint: the same exactly where likelihoods are the same.
+    """
+
+    @property
+    def curve(self) -> Curve: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+    def rank(
+        self, prefix: Prefix, windows: Sequence[Window], tokenizer: Tokenizer, deadline: Deadline | None = None
+    ) -> NDArray[np.float32]:
+        """float32, (w,), 0 or more: larger is likelier; only ratios mean anything.
+
+        All are equal where there is nothing to go on, and so all are read.
+
+        Args:
+            prefix, windows: as the strong scorer gets them.
+            tokenizer: the strong scorer's, which made their ids.
+            deadline: when to stop; windows not looked at by then are the least likely.
+        """
+
+
+class LexicalRanker:
+    """Shared words, weighted by their rarity: BM25 over the strong scorer's token ids, in any language it can spell.
+
+    Without a query there are no words to go by, and every window is as likely as any other.
+    """
+
+    fingerprint = "bm25"
+
+    def __init__(self, *, curve: Curve = LEXICAL) -> None:
+        self.curve = curve
+
+    def rank(
+        self, prefix: Prefix, windows: Sequence[Window], tokenizer: Tokenizer, deadline: Deadline | None = None
+    ) -> NDArray[np.float32]:
+        """See `Ranker.rank`."""
+        found = likelihoods(prefix, windows) if prefix.query.strip() else np.zeros(len(windows), dtype=np.float32)
+        return found if found.any() else np.ones(len(windows), dtype=np.float32)
+
+
+class CriticRanker:
+    """A small critic: a window is as likely as its best run of `RUN_TOKENS` tokens. Its tokenizer may be another."""
+
+    RUN_TOKENS = 16
+
+    def __init__(self, scorer: Scorer, *, curve: Curve = CRITIC) -> None:
+        self.scorer = scorer
+        self.curve = curve
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.scorer.fingerprint)  # type: ignore[attr-defined]
+
+    def rank(
+        self, prefix: Prefix, windows: Sequence[Window], tokenizer: Tokenizer, deadline: Deadline | None = None
+    ) -> NDArray[np.float32]:
+        """See `Ranker.rank`."""
+        own, pieces, owner = self._translate(prefix, windows, tokenizer)
+        if deadline is None:
+            reading = read_windows(self.scorer, own, pieces)
+        else:
+            order = np.argsort(-likelihoods(own, pieces), kind="stable").tolist()
+            reading = read_until(self.scorer, own, pieces, order, deadline)
+        likely = np.zeros(len(windows), dtype=np.float32)
+        best = [self._best_run(rows) for rows in reading.rows]
+        np.maximum.at(likely, owner, np.array(best, dtype=np.float32))
+        if not reading.complete:  # what was not looked at comes last, in the order of its words
+            words = likelihoods(prefix, windows)
+            likely += np.float32(1e-6) * words / max(float(words.max(initial=0.0)), 1e-9)
+        return likely if likely.any() else np.ones(len(windows), dtype=np.float32)
+
+    def _translate(
+        self, prefix: Prefix, windows: Sequence[Window], tokenizer: Tokenizer
+    ) -> tuple[Prefix, list[Window], NDArray[np.int64]]:
+        """Prefix and windows in the cheap critic's tokens, and which window each piece belongs to."""
+        mine = self.scorer.tokenizer
+        same = mine is tokenizer
+        own = prefix if same else mine.encode_prefix(prefix.instruction, prefix.query, prefix.tags)
+        capacity = self.scorer.window_tokens - len(own)
+        if capacity < 1:
+            raise InputError(
+                f"instruction and query take {len(own):,} tokens of the cheap critic; its window holds "
+                f"{self.scorer.window_tokens:,}; shorten the instruction or query"
+            )
+        pieces: list[Window] = []
+        owner: list[int] = []
+        for index, window in enumerate(windows):
+            ids = window if same else mine.encode(tokenizer.decode(window)).ids
+            for start, end in plan_windows(np.empty(0, np.int64), len(ids), capacity, overlap=capacity // 4).tolist():
+                pieces.append(ids[start:end])
+                owner.append(index)
+        return own, pieces, np.array(owner, dtype=np.int64)
+
+    def _best_run(self, rows: NDArray[np.float32]) -> float:
+        keep = 1.0 - rows[:, OUTSIDE :: len(self.scorer.labels)].min(axis=1)
+        run = min(self.RUN_TOKENS, len(keep))
+        sums = np.cumsum(np.append(0.0, keep))
+        return float((sums[run:] - sums[:-run]).max(initial=0.0) / run) if run else 0.0
+
+
+class CascadeScorer:
+    """A `Scorer` in which ``strong`` reads only what ``cheap`` finds likely enough.
+
+    >>> from cprs_core import CascadeScorer, Compressor, KeywordScorer, LexicalRanker
+    >>> compressor = Compressor(CascadeScorer(LexicalRanker(), KeywordScorer("lease"), recall_risk=0.01))
+
+    Args:
+        cheap: a `LexicalRanker`, or a scorer: a small critic, whose tokenizer may be another one.
+        strong: who scores the windows that are read.
+        recall_risk: the share of what ``strong`` alone would find that may be lost, in 0..1. 0 reads everything.
+
+    Raises:
+        InputError: ``recall_risk`` is out of range.
+    """
+
+    def __init__(self, cheap: Ranker | Scorer, strong: Scorer, *, recall_risk: float = 0.005) -> None:
+        if not isinstance(recall_risk, int | float) or not 0.0 <= recall_risk <= 1.0:
+            raise InputError(
+                f"recall_risk is {recall_risk!r}; it is a share of recall, in 0..1 (0.005 risks half a percent)"
+            )
+        self.strong = strong
+        self.ranker: Ranker = CriticRanker(cheap) if isinstance(cheap, Scorer) else cheap
+        self.recall_risk = float(recall_risk)
+        self.batch_tokens = getattr(strong, "batch_tokens", None) or 4_096
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.strong.tokenizer
+
+    @property
+    def window_tokens(self) -> int:
+        return self.strong.window_tokens
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.strong.labels
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        return self.strong.thresholds
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Scorer`; there is one only if both stages have one."""
+        return f"cascade {self.ranker.fingerprint} {self.strong.fingerprint} {self.recall_risk}"  # type: ignore[attr-defined]
+
+    def plan(self, prefix: Prefix, windows: Sequence[Window], deadline: Deadline | None = None) -> NDArray[np.int64]:
+        """int64, (k,): indices of the windows that ``strong`` is to read, the likeliest first."""
+        if len(windows) <= ALWAYS_READ and deadline is None:
+            return np.arange(len(windows), dtype=np.int64)
+        half = deadline.half() if deadline is not None else None
+        likely = self.ranker.rank(prefix, windows, self.tokenizer, half)
+        order = np.argsort(-likely, kind="stable").astype(np.int64)
+        cut = cut_for(self.ranker.curve, len(windows), self.recall_risk) * likely.max(initial=0.0)
+        return order[: max(ALWAYS_READ, int((likely >= cut).sum()))]
+
+    def score(
+        self, prefix: Prefix, windows: Sequence[Window], on_progress: OnProgress | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Label probabilities of every window token; see `cprs_core.scorer.Scorer.score`."""
+        return read_windows(self, prefix, windows, on_progress).rows
+
+
+def cut_for(curve: Curve, windows: int, recall_risk: float) -> float:
+    """The share of the best likelihood below which windows are left unread, between the measured points of a curve.
+
+    Beyond the fewest and the most windows, and beyond the largest loss that were measured, the nearest point holds.
+    """
+    sizes = sorted(curve)
+    cuts = [np.interp(recall_risk, *np.array(curve[size]).T) for size in sizes]
+    return float(np.interp(math.log(max(windows, 1)), np.log(sizes), cuts))
