@@ -15,6 +15,7 @@ from cprs_core.evaluation.absence import measure_absence
 from cprs_core.evaluation.baselines import BM25System, EmbeddingSystem, packaged_minilm
 from cprs_core.evaluation.claims import measure_claims
 from cprs_core.evaluation.haystack import measure_haystack
+from cprs_core.evaluation.latency import measure_latency
 from cprs_core.evaluation.lookalikes import measure_lookalikes
 from cprs_core.evaluation.metrics import Measure
 from cprs_core.evaluation.needles import measure_needles
@@ -71,11 +72,12 @@ TASKS: dict[str, Task] = {
     "aggregation": measure_aggregation,
     "grid": measure_grid,
     "reader": measure_reader,
+    "latency": measure_latency,
     "speed": measure_speed,
 }
 
 SUITE = ("long-needles", "variables", "code-run", "questions", "everyday", "aggregation", "grid")
-QUALITY = tuple(name for name in TASKS if name not in ("squad", "reader", "speed", *SUITE))
+QUALITY = tuple(name for name in TASKS if name not in ("squad", "reader", "latency", "speed", *SUITE))
 LONG = (*SUITE, "haystack", "reader")  # other people's compressors take part in these
 CHUNKED = (*SUITE, "reader")  # and retrieval of chunks in these
 WEIGHTS_VARIABLE = "CPRS_WEIGHTS"

@@ -35,6 +35,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "suite": SUITE,
     "quick": QUICK,
     "reader": ("reader",),
+    "latency": ("latency",),
     "speed": ("speed",),
 }
 QUICK_TOKENS, QUICK_QUESTIONS = 4_096, 36
@@ -47,6 +48,7 @@ Measures critics beside BM25 and MiniLM embeddings at equal tokens, with 95 % bo
   suite      RULER, InfiniteBench and our own long contexts at 131,072 tokens, needles to 1 M
   reader     right answers from full, truncated, retrieved and compressed contexts
   quick      own generators alone, a few minutes on two cores
+  latency    time to the first token, 16 K to 1 M tokens, beside direct prompting and RAG
   speed      tokens per second on 100 KB of text, split by stage
   compare    two results files: what changed by more than the noise
   report     results files again as tables, page, pictures or the README's table
@@ -81,6 +83,7 @@ def add_bench_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--reader-tokens", type=int, metavar="N", help="the reader's window; else an eighth of --tokens"
     )
+    parser.add_argument("--shape", choices=["7b", "tiny"], help="for latency: the reader; 7b on a GPU, else tiny")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
@@ -136,6 +139,8 @@ def measure(args: argparse.Namespace, critics: dict[str, Scorer]) -> tuple[list[
         args.questions,
         reader=ChatReader.from_name(args.reader) if args.reader else None,
         reader_tokens=args.reader_tokens,
+        shape=args.shape,
+        device=args.device,
     )
     if suite == "quick":
         tokens, questions = options.tokens or QUICK_TOKENS, options.questions or QUICK_QUESTIONS

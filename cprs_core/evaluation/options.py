@@ -24,6 +24,8 @@ class Options:
         failures: where measurements put what was missed.
         reader: answers questions from kept text; None for the first critic itself.
         reader_tokens: the reader's window; None for an eighth of the context.
+        shape: of the random reader whose time is taken (`cprs_core.evaluation.latency.SHAPES`); None for the device's.
+        device: where that reader runs.
     """
 
     data: Path | None = None
@@ -34,6 +36,8 @@ class Options:
     failures: FailureLog = field(default_factory=FailureLog, compare=False)
     reader: Reader | None = None
     reader_tokens: int | None = None
+    shape: str | None = None
+    device: str = "auto"
 
     @property
     def folder(self) -> Path:
