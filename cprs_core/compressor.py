@@ -21,10 +21,11 @@ from cprs_core.cache import Arrays, ScoreCache, cache_key
 from cprs_core.context import Context, ScoredContext, read_context
 from cprs_core.deadline import Deadline
 from cprs_core.errors import DeadlineError, InputError, PrefixTooLongError
+from cprs_core.hops import MAX_HOPS, Chain, follow, place_links
 from cprs_core.instructions import Preset, resolve_instruction
 from cprs_core.lexical import asked_ids, bm25
 from cprs_core.reading import read_windows
-from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer
+from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer, Staged
 from cprs_core.selection import GRANULARITIES, Candidates, Granularity, best_first, choose, explain
 from cprs_core.stopwatch import Stopwatch
 from cprs_core.stream import Selection, Stream, StreamReader, describe
@@ -114,6 +115,7 @@ class Compressor:
         count_tokens: CountTokens | None = None,
         deadline: float | Deadline | None = None,
         on_deadline: OnDeadline = "return",
+        hops: int | Literal["auto"] = 1,
         on_progress: OnProgress | None = None,
     ) -> Compression:
         """The parts of ``documents`` that ``instruction`` and ``query`` ask for.
@@ -135,6 +137,8 @@ class Compressor:
             deadline: seconds after which an answer is wanted. Windows that share most with the query are read first; a
                 budget that is not filled by then is filled with unread text that shares most with the query.
             on_deadline: "return" what was found by then (``usage.complete`` is false), or "raise".
+            hops: passes at most. From the second on, what was found extends the query, and what shares a rare word with
+                it is read again: for chains of facts that no single window shows. "auto": until nothing new is found.
             on_progress: called now and then with tokens scored and tokens in all.
 
         Raises:
@@ -147,10 +151,10 @@ class Compressor:
         check_options(max_tokens, ratio, threshold)
         if on_deadline not in ("return", "raise"):
             raise InputError(f"on_deadline is {on_deadline!r}; it must be 'return' or 'raise'")
-        scored = self._score(texts, query, instruction, granularity, on_progress, limit)
+        scored = self._score(texts, query, instruction, granularity, on_progress, limit, most_hops(hops))
         if limit is not None and not scored.complete and on_deadline == "raise":
             raise DeadlineError(
-                f"the deadline of {limit.seconds:g} s left {scored.windows_left:,} of {scored.windows:,} windows "
+                f"the deadline of {limit.seconds:g} s left {scored.windows_left:,} of {len(scored.reading.windows):,} windows "
                 "unread; allow more time, or pass on_deadline='return' for what was found"
             )
         watch = scored.watch
@@ -173,6 +177,7 @@ class Compressor:
                 spans.remove(min(spans, key=lambda span: span.score))
                 text, shortened = assemble(texts, spans)
                 output_tokens = count(text) if spans else 0
+            spans = scored.linked(spans)
             best = float(scored.candidates.scores.max(initial=0.0))
             notice = scored.late() or explain(
                 candidates=len(scored.candidates),
@@ -196,6 +201,7 @@ class Compressor:
                 windows_read=scored.windows_read,
                 complete=scored.complete,
                 cached=scored.cached,
+                hops=scored.hops,
                 seconds=watch.total,
                 stage_seconds=dict(watch.seconds),
                 documents=[
@@ -225,6 +231,7 @@ class Compressor:
         count_tokens: CountTokens | None = None,
         deadline: float | Deadline | None = None,
         on_deadline: OnDeadline = "return",
+        hops: int | Literal["auto"] = 1,
         on_progress: OnProgress | None = None,
     ) -> Compression:
         """`compress` on a worker thread; the event loop stays free."""
@@ -240,6 +247,7 @@ class Compressor:
             count_tokens=count_tokens,
             deadline=self._deadline(deadline),  # a call that waits for its turn waits inside its deadline
             on_deadline=on_deadline,
+            hops=hops,
             on_progress=on_progress,
         )
 
@@ -369,6 +377,7 @@ class Compressor:
         granularity: str | Granularity,
         on_progress: OnProgress | None,
         deadline: Deadline | None = None,
+        hops: int = 1,
     ) -> _Scored:
         """The straight path up to candidates."""
         watch = Stopwatch()
@@ -388,10 +397,15 @@ class Compressor:
                 with watch("cache"):
                     self.cache.put(key, read.to_arrays())
         with watch("select"):
-            candidates = make_candidates(
-                ScoredContext(read.context, read.token_scores, read.windows, piece_tokens=capacity // 2)
-            )
-        return _Scored(documents, read, candidates, preset, prefix, watch)
+            scored = ScoredContext(read.context, read.token_scores, read.windows, piece_tokens=capacity // 2)
+        chain = None
+        if hops > 1:
+            with watch("hops"):
+                chain = self._follow(scored, query, preset, hops, deadline)
+                scored = chain.scored
+        with watch("select"):
+            candidates = make_candidates(scored)
+        return _Scored(documents, read, candidates, preset, prefix, watch, chain)
 
     def _read(
         self,
@@ -425,6 +439,22 @@ class Compressor:
 
     def _deadline(self, deadline: float | Deadline | None) -> Deadline | None:
         return deadline if deadline is None or isinstance(deadline, Deadline) else Deadline(deadline, self.clock)
+
+    def _follow(self, scored: ScoredContext, query: str, preset: Preset, hops: int, deadline: Deadline | None) -> Chain:
+        """Passes after the first, from line to line or from sentence to sentence."""
+        encode_prefix = self.scorer.tokenizer.encode_prefix
+        scorer = self.scorer
+        while isinstance(scorer, Staged):
+            scorer = scorer.strong  # what a hop reads was chosen already
+        return follow(
+            scored,
+            scored.lines if preset.granularity == "line" else scored.sentences,
+            scorer,
+            query,
+            lambda longer: encode_prefix(preset.text, longer, preset.tags),
+            hops=hops,
+            goes_on=lambda: deadline is None or deadline.left > 0,
+        )
 
     def _stream(
         self,
@@ -540,18 +570,40 @@ class _Scored:
     preset: Preset
     prefix: Prefix
     watch: Stopwatch
+    chain: Chain | None = None
+
+    @property
+    def hops(self) -> int:
+        return self.chain.hops if self.chain is not None else 1
+
+    def linked(self, spans: list[Span]) -> list[Span]:
+        """Spans with the hop they were found in and the span they follow."""
+        if self.chain is None:
+            return spans
+        base = self.context.document_bounds.tolist()
+        ranges = [(base[span.document_index] + span.start, base[span.document_index] + span.end) for span in spans]
+        placed = place_links(self.chain.links, ranges)
+        return [
+            span.model_copy(update={"hop": hop, "follows": before})
+            for span, (hop, before) in zip(spans, placed, strict=True)
+        ]
 
     @property
     def context(self) -> Context:
         return self.reading.context
 
     @property
+    def later_windows(self) -> int:
+        """Windows that hops read again."""
+        return self.chain.windows if self.chain is not None else 0
+
+    @property
     def windows(self) -> int:
-        return len(self.reading.windows)
+        return len(self.reading.windows) + self.later_windows
 
     @property
     def windows_read(self) -> int:
-        return self.reading.windows_read
+        return self.reading.windows_read + self.later_windows
 
     @property
     def windows_left(self) -> int:
@@ -570,7 +622,7 @@ class _Scored:
         if self.complete:
             return None
         return (
-            f"the deadline left {self.windows_left:,} of {self.windows:,} windows unread; "
+            f"the deadline left {self.windows_left:,} of {len(self.reading.windows):,} windows unread; "
             "text from those is kept for its words alone"
         )
 
@@ -686,6 +738,15 @@ def check_options(max_tokens: int | None, ratio: float | None, threshold: float 
         raise InputError(f"ratio is {ratio}; it must be above 0 and at most 1 (0.1 keeps a tenth of the tokens)")
     if threshold is not None and not 0.0 <= threshold <= 1.0:
         raise InputError(f"threshold is {threshold}; scores lie between 0 and 1")
+
+
+def most_hops(hops: int | Literal["auto"]) -> int:
+    """Passes at most. Raises InputError where ``hops`` is none."""
+    if hops == "auto":
+        return MAX_HOPS
+    if isinstance(hops, bool) or not isinstance(hops, int) or hops < 1:
+        raise InputError(f"hops is {hops!r}; it must be 1 (one pass), a larger number, or 'auto'")
+    return hops
 
 
 def smallest_budget(max_tokens: int | None, ratio: float | None, input_tokens: int) -> int | None:

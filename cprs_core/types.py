@@ -56,7 +56,11 @@ class Document(Frozen):
 
 
 class Span(Frozen):
-    """A kept range of one document: ``documents[document_index].text[start:end] == text``."""
+    """A kept range of one document: ``documents[document_index].text[start:end] == text``.
+
+    ``hop`` is the pass that found it, 1 is the first; ``follows`` the index in ``spans`` of the span whose text led to
+    it, None for those of the first pass.
+    """
 
     document_id: Text | None
     document_index: int
@@ -65,6 +69,8 @@ class Span(Frozen):
     text: Text
     score: float
     tag: str
+    hop: int = 1
+    follows: int | None = None
 
 
 class ScoredSegment(Frozen):
@@ -87,7 +93,8 @@ class DocumentUsage(Frozen):
 class Usage(Frozen):
     """What one call read, kept and took.
 
-    ``ratio`` is output over input tokens; ``stage_seconds`` splits ``seconds`` by stage of the straight path;
+    ``hops`` counts passes, ``windows`` what was read in all of them; ``ratio`` is output over input tokens;
+    ``stage_seconds`` splits ``seconds`` by stage of the straight path;
     ``documents`` has one entry per input document, in their order (joining documents may cost tokens of its own).
     Of ``windows``, the scorer (in a cascade, the strong one) read ``windows_read``; equal windows are read once, and
     none where scores came from a cache (``cached``). ``complete`` is false when a deadline left windows unread.
@@ -101,6 +108,7 @@ class Usage(Frozen):
     complete: bool = True
     cached: bool = False
     seconds: float
+    hops: int = 1
     stage_seconds: dict[str, float] = Field(default_factory=dict)
     documents: list[DocumentUsage] = Field(default_factory=list)
 

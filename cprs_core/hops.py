@@ -1,0 +1,309 @@
+"""Chains across windows: what was found extends the query, and only what that makes plausible is read again.
+
+A critic's window sees only itself, so of "the survey team reports to the harbour office" and, forty pages on, "the
+harbour office has moved to Oslo" it finds the first. A hop asks again with the question and the text that was found,
+but only of segments that share a rare word with that text which the question did not have.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cprs_core.context import Context, ScoredContext
+from cprs_core.scorer import OUTSIDE, Prefix, Scorer
+from cprs_core.segmentation import Segments
+from cprs_core.windows import plan_windows
+from cprs_core.words import find_words
+
+# Hops of "auto": the longest chains of the published tasks have ten links.
+MAX_HOPS = 16
+
+FOLLOWED = 4  # found segments that extend the query, per hop
+READ_WINDOWS = 12  # windows that are read again for each
+_LEAST_SCORE = 0.05  # of a segment that is followed
+_FOLLOWED_SHARE = 0.2  # of the best score, likewise
+
+# How many segments may hold a word that links two of them: names and identifiers are links where common words are not.
+_COMMON_SHARE, _COMMON_LEAST = 0.002, 6
+_NAME_SHARE, _NAME_LEAST = 0.02, 60
+
+# What a shared word says by itself, before the critic reads: that the segment is about it. A segment that begins with
+# it (defines it, in code; has it as its subject, in prose) is likelier to be than one that mentions it.
+# Names say less: many sentences are about a person, few are what the question needs.
+_IDENTIFIER_EVIDENCE = 0.6
+_MENTION = 0.25  # of that, where another rare word comes first
+_HOP_DECAY = 0.98  # so that what came first wins where scores are equal
+
+
+@dataclass(frozen=True)
+class Link:
+    """A segment that a later hop found: characters of the context, and the link or first-pass segment it follows."""
+
+    start: int
+    end: int
+    hop: int
+    follows: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The context's scores after all hops.
+
+    Attributes:
+        scored: with the token scores of what was found put in.
+        links: what was found, in the order of hops.
+        hops: passes that were made, the first included.
+        windows: windows that were read after the first pass.
+    """
+
+    scored: ScoredContext
+    links: list[Link]
+    hops: int
+    windows: int
+
+
+def follow(
+    scored: ScoredContext,
+    segments: Segments,
+    scorer: Scorer,
+    query: str,
+    encode_prefix: Callable[[str], Prefix],
+    *,
+    hops: int = MAX_HOPS,
+    goes_on: Callable[[], bool] = lambda: True,
+) -> Chain:
+    """Passes after the first.
+
+    Args:
+        scored: what the first pass found.
+        segments (int64, (s, 2)): what is followed from and to: sentences or lines.
+        scorer: reads the windows.
+        query: the user's question.
+        encode_prefix: a query in the critic's wire format, under the call's instruction.
+        hops: passes in all, at most.
+        goes_on: asked before each further reading; False ends the chain where it is.
+    """
+    walk = _Walk(scored, segments, scorer, query, encode_prefix)
+    frontier = walk.seeds()
+    hop = 1
+    while frontier and hop < hops and goes_on():
+        hop += 1
+        found: list[int] = []
+        for segment in frontier:
+            if not goes_on():
+                break
+            found += walk.extend(segment, hop)
+        frontier = walk.best(found)
+    return Chain(replace(scored, scores=walk.token_scores), walk.links, hop, walk.windows)
+
+
+def place_links(links: Sequence[Link], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int | None]]:
+    """Hop of every kept span, and which of the spans it follows.
+
+    Args:
+        spans: characters of the context, ascending. A span that no link overlaps was found by the first pass.
+
+    Returns:
+        (hop, index): where the segment that was followed is not kept, the nearest kept one before it in the chain.
+    """
+    of_segment = {(link.start, link.end): link for link in links}
+    placed: list[tuple[int, int | None]] = []
+    starts = [start for start, _ in spans]
+
+    def kept(segment: tuple[int, int]) -> int | None:
+        index = bisect_right(starts, segment[1] - 1) - 1
+        return index if index >= 0 and spans[index][1] > segment[0] else None
+
+    links_of: dict[int, Link] = {}
+    for link in links:
+        index = kept((link.start, link.end))
+        if index is not None:
+            links_of.setdefault(index, link)
+    for index in range(len(spans)):
+        own = links_of.get(index)
+        if own is None:
+            placed.append((1, None))
+            continue
+        before: Link | None = own
+        follows: int | None = None
+        while before is not None:
+            follows = kept(before.follows)
+            if follows is not None and follows != index:
+                break
+            follows, before = None, of_segment.get(before.follows)
+        placed.append((own.hop, follows))
+    return placed
+
+
+class _Walk:
+    """The state of one call."""
+
+    def __init__(
+        self,
+        scored: ScoredContext,
+        segments: Segments,
+        scorer: Scorer,
+        query: str,
+        encode_prefix: Callable[[str], Prefix],
+    ) -> None:
+        self.context: Context = scored.context
+        self.segments = segments
+        self.token_scores = scored.scores.copy()
+        self.links: list[Link] = []
+        self.windows = 0
+        self._scored = scored
+        self._scorer = scorer
+        self._query = query
+        self._encode_prefix = encode_prefix
+        self._scores = scored.mean_scores(segments).max(axis=1, initial=0.0)  # (s,)
+        self._words = find_words(self.context.texts, segments)
+        self._first_token = self.context.first_tokens(segments[:, 0])
+        self._last_token = self.context.first_tokens(segments[:, 1])
+        self._hop = np.ones(len(segments), dtype=np.int64)
+        self._parent = np.full(len(segments), -1)
+        self._followed: set[int] = set()
+        asked = self._words.of_text(query)
+        # Words that were followed from, or asked for, on the way to each segment are no news there.
+        self._asked = asked
+        self._known = {-1: asked}
+        self._weigh_first_pass(asked)
+
+    def _weigh_first_pass(self, asked: NDArray[np.int64]) -> None:
+        """What the question's own identifiers say about the first pass."""
+        linked, evidence, _ = self._linked(asked, names=False)
+        self._scores[linked] = _either(self._scores[linked], evidence)
+        for segment in linked.tolist():
+            self._raise_tokens(segment, float(self._scores[segment]))
+
+    def seeds(self) -> list[int]:
+        """The best segments of the first pass."""
+        return self.best(np.flatnonzero(self._scores >= _LEAST_SCORE).tolist())
+
+    def best(self, found: list[int]) -> list[int]:
+        """The best of what was found that were not followed yet."""
+        fresh = [segment for segment in dict.fromkeys(found) if segment not in self._followed]
+        least = max(_LEAST_SCORE, _FOLLOWED_SHARE * float(self._scores.max(initial=0.0)))
+        fresh = [segment for segment in fresh if self._scores[segment] >= least]
+        return sorted(fresh, key=lambda segment: -self._scores[segment])[:FOLLOWED]
+
+    def extend(self, segment: int, hop: int) -> list[int]:
+        """Ask again with the segment's text; the segments that gained by it."""
+        self._followed.add(segment)
+        known = self._known[int(self._parent[segment])] if self._parent[segment] >= 0 else self._asked
+        own = self._words.of_segment(segment)
+        self._known[segment] = np.union1d(known, own)
+        linked, evidence, weight = self._linked(np.setdiff1d(own, known))
+        keep = linked != segment
+        linked, evidence, weight = linked[keep], evidence[keep], weight[keep]
+        if not len(linked):
+            return []
+        text = self._text(segment)
+        scores, read = self._read(text, linked, weight)
+        value = np.minimum(_either(scores[linked], evidence), _HOP_DECAY * self._scores[segment])
+        value[~read[linked]] = 0.0
+        gained = value > self._scores[linked]
+        for target, score in zip(linked[gained].tolist(), value[gained].tolist(), strict=True):
+            self._scores[target] = score
+            self._raise_tokens(target, score)
+            if target not in self._followed:
+                self._hop[target], self._parent[target] = hop, segment
+                own_range, from_range = self.segments[target].tolist(), self.segments[segment].tolist()
+                self.links.append(Link(own_range[0], own_range[1], hop, (from_range[0], from_range[1])))
+        return linked[gained].tolist()
+
+    def _linked(
+        self, words: NDArray[np.int64], *, names: bool = True
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+        """Segments that hold any of these words, as far as they are rare; what that says; and how much it weighs."""
+        index = self._words
+        count = len(self.segments)
+        held = index.segments_of_word[words]
+        identifiers = words[index.is_identifier[words] & (held <= max(_NAME_LEAST, _NAME_SHARE * count))]
+        if len(identifiers) or not names:
+            words = identifiers  # a text that names things exactly is about them, and not about its other words
+        else:
+            common = held <= max(_COMMON_LEAST, _COMMON_SHARE * count)
+            words = words[common | (index.is_name[words] & (held <= max(_NAME_LEAST, _NAME_SHARE * count)))]
+        evidence = np.zeros(count, dtype=np.float32)
+        weight = np.zeros(count, dtype=np.float32)
+        for word in words.tolist():
+            held_by, is_first = index.occurrences(word)
+            if index.is_identifier[word]:
+                strength = np.where(is_first, 1.0, _MENTION) * _IDENTIFIER_EVIDENCE
+                np.maximum.at(evidence, held_by, strength.astype(np.float32))
+            weight[np.unique(held_by)] += np.float32(np.log1p(count / max(1, int(index.segments_of_word[word]))))
+        linked = np.flatnonzero(weight > 0)
+        return linked, evidence[linked], weight[linked]
+
+    def _text(self, segment: int) -> str:
+        """A segment's text, cut where it would take too much of a window."""
+        start, end = self.segments[segment].tolist()
+        first, last = int(self._first_token[segment]), int(self._last_token[segment])
+        limit = self._scorer.window_tokens // 4
+        if last - first > limit:
+            end = int(self.context.ends[first + limit - 1])
+        return self.context.text(start, end)
+
+    def _read(
+        self, text: str, linked: NDArray[np.int64], weight: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Read the windows of the likeliest linked segments: scores (s,) of all segments, and which were read."""
+        prefix = self._encode_prefix(f"{self._query} {text}")
+        capacity = self._scorer.window_tokens - len(prefix)
+        tokens = len(self.context.ids)
+        scores = np.zeros(len(self.segments), dtype=np.float32)
+        read = np.zeros(len(self.segments), dtype=np.bool_)
+        if capacity < self._scorer.window_tokens // 8:
+            return scores, read
+        windows = plan_windows(
+            self.context.first_tokens(self.context.sentences[:, 0]), tokens, capacity, overlap=capacity // 4
+        )
+        order = np.argsort(-weight, kind="stable")
+        window_of = np.searchsorted(windows[:, 0], self._first_token[linked[order]], side="right") - 1
+        chosen = np.sort(list(dict.fromkeys(window_of.tolist()))[:READ_WINDOWS])
+        rows = self._scorer.score(prefix, [self.context.ids[a:b] for a, b in windows[chosen].tolist()])
+        self.windows += len(chosen)
+        labels = len(self._scorer.labels)
+        inside = (self._first_token[:, None] >= windows[chosen, 0]) & (self._last_token[:, None] <= windows[chosen, 1])
+        for column, (window, found) in enumerate(zip(windows[chosen].tolist(), rows, strict=True)):
+            keep = 1.0 - found[:, OUTSIDE::labels].min(axis=1)
+            sums = np.concatenate([[0.0], np.cumsum(keep, dtype=np.float64)])
+            mine = np.flatnonzero(inside[:, column])
+            first, last = self._first_token[mine] - window[0], self._last_token[mine] - window[0]
+            scores[mine] = (sums[last] - sums[first]) / np.maximum(last - first, 1)
+            read[mine] = True
+        return scores, read
+
+    def _raise_tokens(self, segment: int, score: float) -> None:
+        """Bring a segment's tokens up to a mean score, under the tag that fits them best."""
+        first, last = int(self._first_token[segment]), int(self._last_token[segment])
+        rows = self.token_scores[first:last]
+        labels = len(self._scorer.labels)
+        means = 1.0 - rows[:, OUTSIDE::labels].mean(axis=0)
+        tag = int(means.argmax())
+        mean = float(means[tag])
+        if score <= mean or last == first:
+            return
+        # Outside shrinks alike for all tokens; other labels grow in proportion, or begin and go on where all were 0.
+        own = rows[:, tag * labels : (tag + 1) * labels]
+        outside = own[:, OUTSIDE] * np.float32((1.0 - score) / max(1e-9, 1.0 - mean))
+        inside = 1.0 - own[:, OUTSIDE]
+        growth = (1.0 - outside) / np.maximum(inside, 1e-9)
+        grown = own * growth[:, None]
+        flat = inside < 1e-6
+        grown[flat] = 0.0
+        grown[flat, 1] = 1.0 - outside[flat]
+        if flat[0]:
+            grown[0, 1], grown[0, 0] = 0.0, 1.0 - outside[0]
+        grown[:, OUTSIDE] = outside
+        rows[:, tag * labels : (tag + 1) * labels] = grown
+
+
+def _either(score: NDArray[np.float32], evidence: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Two independent reasons to keep: the probability that either holds."""
+    return (1.0 - (1.0 - score) * (1.0 - evidence)).astype(np.float32)

@@ -1,0 +1,291 @@
+"""Hops: what was found asks for more, across windows."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cprs_core import Compression, Compressor, InputError, KeywordScorer
+from cprs_core.cascade import CascadeScorer, LexicalRanker
+from cprs_core.evaluation.tasks import infinitebench, ruler
+from cprs_core.evaluation.words import plain_sentence
+from cprs_core.hops import FOLLOWED, MAX_HOPS, READ_WINDOWS, Link, place_links
+from cprs_core.instructions import PRESETS
+from cprs_core.scorer import Prefix, WordTokenizer
+from cprs_core.segmentation import segment_lines, segment_sentences
+from cprs_core.selection import GRANULARITIES
+from cprs_core.words import find_words
+from tests.core.texts import NASTY, any_text
+
+SURVEY = "The survey team reports to the harbour council."
+MOVED = "Last spring the harbour council left for Oslo."
+
+
+def hay(sentences: int, seed: int = 0) -> str:
+    rng = np.random.default_rng(seed)
+    return " ".join(plain_sentence(rng) for _ in range(sentences))
+
+
+def far_apart(*facts: str) -> str:
+    """Facts with many windows of other text between them."""
+    return " ".join(itertools.chain.from_iterable((hay(60, seed), fact) for seed, fact in enumerate(facts)))
+
+
+@pytest.fixture
+def asker() -> Compressor:
+    """Keeps what shares a long word with the query."""
+    return Compressor(KeywordScorer(window_tokens=128))
+
+
+def kept(result: Compression) -> list[str]:
+    return [span.text for span in result.spans]
+
+
+def test_what_was_found_leads_to_what_shares_no_word_with_the_query(asker: Compressor) -> None:
+    text = far_apart(MOVED, SURVEY)
+    query = "To whom does the survey team answer?"
+    assert MOVED not in asker.compress(text, query, max_tokens=40).text
+    result = asker.compress(text, query, max_tokens=40, hops=2)
+    moved, survey = (kept(result).index(fact) for fact in (MOVED, SURVEY))
+    assert (result.spans[survey].hop, result.spans[survey].follows) == (1, None)
+    assert (result.spans[moved].hop, result.spans[moved].follows) == (2, survey)
+    assert result.usage.hops == 2
+
+
+def test_one_pass_is_the_default_and_leaves_everything_as_it_was(asker: Compressor) -> None:
+    text = far_apart(MOVED, SURVEY)
+    plain, one = (asker.compress(text, "the survey team?", max_tokens=60, **o) for o in ({}, {"hops": 1}))
+    assert plain.spans == one.spans
+    assert (plain.usage.hops, plain.usage.windows) == (1, one.usage.windows)
+    assert all((span.hop, span.follows) == (1, None) for span in plain.spans)
+
+
+def test_a_chain_is_as_strong_as_its_weakest_link(asker: Compressor) -> None:
+    result = asker.compress(far_apart(MOVED, SURVEY), "To whom does the survey team answer?", max_tokens=40, hops=2)
+    moved, survey = (next(span for span in result.spans if span.text == fact) for fact in (MOVED, SURVEY))
+    others = [span.score for span in result.spans if span.text not in (MOVED, SURVEY)]
+    assert max(others) < moved.score < survey.score
+
+
+def test_auto_ends_when_nothing_new_is_found(asker: Compressor) -> None:
+    facts = [
+        "A zarf sits on a quern.",
+        "Any quern needs one dibber.",
+        "Her dibber fell upon a peavey.",
+        "Peavey: gimlet!",
+    ]
+    text = far_apart(*reversed(facts))
+    result = asker.compress(text, "zarf", instruction="?", threshold=1e-6, hops="auto")
+    assert kept(result) == facts[::-1]
+    assert [(span.hop, span.follows) for span in result.spans] == [(4, 1), (3, 2), (2, 3), (1, None)]
+    assert 4 <= result.usage.hops < MAX_HOPS
+    two = asker.compress(text, "zarf", instruction="?", threshold=1e-6, hops=2)
+    assert (kept(two), two.usage.hops) == (facts[1::-1], 2)
+
+
+@pytest.mark.parametrize("depth", [2, 5, 10])
+def test_every_function_of_a_call_chain_is_kept(depth: int) -> None:
+    compressor = Compressor(KeywordScorer(window_tokens=256))
+    sample = infinitebench.make_code_run(compressor.scorer.tokenizer, 12_000, depth, depth)
+    result = compressor.compress(
+        sample.text, sample.query, instruction=PRESETS["code"], granularity="line", ratio=0.02, hops="auto"
+    )
+    assert set(sample.answers) <= set(kept(result))
+    by_text = {span.text: span for span in result.spans}
+    for caller, callee in itertools.pairwise(sample.answers):
+        assert by_text[callee].hop == by_text[caller].hop + 1
+        follows = by_text[callee].follows
+        assert follows is not None
+        assert result.spans[follows].text == caller
+
+
+def test_every_variable_of_an_assignment_chain_is_kept() -> None:
+    compressor = Compressor(KeywordScorer(window_tokens=256))
+    sample = ruler.make_variables(compressor.scorer.tokenizer, 6_000, 3)
+    once = compressor.compress(sample.text, sample.query, granularity="line", max_tokens=60)
+    chain = compressor.compress(sample.text, sample.query, granularity="line", max_tokens=60, hops="auto")
+    lines = {sample.text[start:end] for start, end in sample.gold}
+    assert lines <= set(kept(chain))
+    assert not lines <= set(kept(once))
+
+
+def test_the_embedded_critic_follows_a_chain(embedded: Compressor) -> None:
+    text = far_apart("\nVAR PLMOK = VAR QWERT\n", "Ada grew roses.", "\nVAR QWERT = 45123\n")
+    result = embedded.compress(
+        text, "Find all variables that are assigned the value 45123.", granularity="line", max_tokens=40, hops="auto"
+    )
+    assert any("PLMOK = VAR QWERT" in line for line in kept(result))
+
+
+class AskedTokenizer(WordTokenizer):
+    """Remembers the queries that it was asked to write."""
+
+    def encode_prefix(self, instruction: str, query: str, tags: tuple[str, ...]) -> Prefix:
+        self.__dict__.setdefault("queries", []).append(query)
+        return super().encode_prefix(instruction, query, tags)
+
+
+def test_a_hop_asks_with_the_query_a_blank_and_the_text_it_follows() -> None:
+    scorer = KeywordScorer(window_tokens=128)
+    scorer.tokenizer = AskedTokenizer()
+    Compressor(scorer).compress(far_apart(MOVED, SURVEY), "the survey team?", max_tokens=40, hops=2)
+    first, *later = scorer.tokenizer.__dict__["queries"]
+    assert first == "the survey team?"
+    assert f"the survey team? {SURVEY}" in later
+    assert len(later) <= FOLLOWED
+
+
+def test_a_long_found_text_is_cut_and_leaves_room_for_the_context() -> None:
+    scorer = KeywordScorer(window_tokens=256)
+    scorer.tokenizer = AskedTokenizer()
+    long = "The survey team " + "and so on " * 30 + "reports to the harbour council."
+    Compressor(scorer).compress(f"{long} {hay(30)} {MOVED}", "the survey team?", hops=2)
+    assert max(len(scorer.tokenizer.encode(query)) for query in scorer.tokenizer.__dict__["queries"]) < 256 // 2
+
+
+def test_only_windows_that_new_words_make_plausible_are_read_again(asker: Compressor) -> None:
+    text = far_apart(MOVED, SURVEY) + " " + hay(600, seed=9)
+    once = asker.compress(text, "the survey team?", max_tokens=40)
+    twice = asker.compress(text, "the survey team?", max_tokens=40, hops=2)
+    assert once.usage.windows < twice.usage.windows <= once.usage.windows + FOLLOWED * READ_WINDOWS
+    assert twice.usage.windows < 1.5 * once.usage.windows
+
+
+def test_words_that_everything_holds_lead_nowhere(asker: Compressor) -> None:
+    text = " ".join(f"The mill number {n} stands beside the river." for n in range(400))
+    result = asker.compress(text, "the survey mill?", max_tokens=40, hops="auto")
+    assert result.usage.hops <= 2
+    assert all(span.hop == 1 for span in result.spans)
+
+
+def test_nothing_found_ends_after_one_pass(asker: Compressor) -> None:
+    result = asker.compress(hay(50), "xylograph", instruction="?", hops="auto")
+    assert (result.spans, result.usage.hops) == ([], 1)
+
+
+@given(
+    st.lists(any_text, max_size=4),
+    st.sampled_from([*GRANULARITIES, "auto"]),
+    st.none() | st.integers(1, 30),
+)
+@settings(max_examples=60, deadline=None)
+def test_hops_keep_the_promises_of_one_pass(texts: list[str], granularity: str, max_tokens: int | None) -> None:
+    compressor = Compressor(KeywordScorer(window_tokens=96))
+    texts = [*texts, "Ada signed the lease for Borrowdale. Borrowdale burnt down."]
+    result = compressor.compress(texts, "signed", granularity=granularity, max_tokens=max_tokens, hops="auto")
+    for index, span in enumerate(result.spans):
+        assert texts[span.document_index][span.start : span.end] == span.text
+        assert 0 <= span.score <= 1 + 1e-6
+        assert (span.hop == 1) == (span.follows is None) or span.follows is None
+        assert span.follows is None or (span.follows != index and 0 <= span.follows < len(result.spans))
+    if max_tokens is not None:
+        assert compressor.count_tokens(result.text) <= max_tokens
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_nasty_text_survives_hops(name: str) -> None:
+    texts = [NASTY[name], "Ada signed the lease."]
+    result = Compressor(KeywordScorer(window_tokens=128)).compress(texts, NASTY[name], hops="auto")
+    for span in result.spans:
+        assert texts[span.document_index][span.start : span.end] == span.text
+
+
+async def test_acompress_hops_too(asker: Compressor) -> None:
+    text = far_apart(MOVED, SURVEY)
+    assert (await asker.acompress(text, "the survey team?", max_tokens=40, hops=2)).spans == (
+        asker.compress(text, "the survey team?", max_tokens=40, hops=2).spans
+    )
+
+
+def test_no_hop_begins_after_the_deadline() -> None:
+    now = itertools.count()
+    compressor = Compressor(KeywordScorer(window_tokens=128), clock=lambda: float(next(now)))
+    text = far_apart(MOVED, SURVEY)
+    hurried = compressor.compress(text, "the survey team?", max_tokens=40, hops="auto", deadline=1)
+    assert hurried.usage.hops == 1
+    assert compressor.compress(text, "the survey team?", max_tokens=40, hops="auto", deadline=1e6).usage.hops > 1
+
+
+def test_a_cascade_hops_too(asker: Compressor) -> None:
+    text = far_apart(MOVED, SURVEY)
+    cascade = Compressor(CascadeScorer(LexicalRanker(), asker.scorer))
+    result = cascade.compress(text, "To whom does the survey team answer?", max_tokens=40, hops=2)
+    assert {MOVED, SURVEY} <= set(kept(result))
+
+
+@pytest.mark.parametrize("hops", [0, -1, 1.5, "all", True, None])
+def test_senseless_hops_are_refused(asker: Compressor, hops: object) -> None:
+    with pytest.raises(InputError, match=r"hops is .*; it must be 1"):
+        asker.compress("text", "query", hops=hops)  # type: ignore[arg-type]
+
+
+def test_a_span_follows_the_nearest_segment_that_is_kept() -> None:
+    links = [Link(10, 20, 2, (0, 5)), Link(30, 40, 3, (10, 20))]
+    assert place_links(links, [(0, 5), (10, 20), (30, 40)]) == [(1, None), (2, 0), (3, 1)]
+    assert place_links(links, [(0, 5), (30, 40)]) == [(1, None), (3, 0)]
+    assert place_links(links, [(30, 40)]) == [(3, None)]
+    assert place_links(links, [(0, 20), (30, 40)]) == [(2, None), (3, 0)]
+    assert place_links([], [(0, 5)]) == [(1, None)]
+    assert place_links(links, []) == []
+
+
+# ---- words
+
+
+@given(st.text(st.sampled_from("abAB12_ .\n-éÉß"), max_size=60), st.text(st.sampled_from("abAB12_ ."), max_size=20))
+@settings(max_examples=150, deadline=None)
+def test_words_are_the_runs_of_word_characters(text: str, other: str) -> None:
+    import re
+
+    segments = segment_lines(text)
+    words = find_words([text], segments)
+    runs = [re.findall(r"\w+", text[start:end].lower()) for start, end in segments.tolist()]
+    for segment, run in enumerate(runs):
+        assert len(words.of_segment(segment)) == len(set(run))
+    assert len(words.hashes) == len({word for run in runs for word in run})
+    shared = {word for run in runs for word in run} & set(re.findall(r"\w+", other.lower()))
+    assert len(words.of_text(other)) == len(shared)
+
+
+def test_identifiers_and_names_are_told_from_words() -> None:
+    text = "def func_57(x): return camelCase + 45123\nHamish met the QWERTY of NASA in 1912."
+    words = find_words([text], segment_lines(text))
+
+    def marks(word: str) -> tuple[bool, bool]:
+        (index,) = words.of_text(word).tolist()
+        return bool(words.is_identifier[index]), bool(words.is_name[index])
+
+    assert marks("func_57") == (True, False)
+    assert marks("camelcase") == (True, False)
+    assert marks("45123") == (True, False)
+    assert marks("qwerty") == (True, True)
+    for name in ("hamish", "nasa"):
+        assert marks(name) == (False, True)
+    for word in ("def", "the", "1912", "x"):
+        assert marks(word) == (False, False)
+
+
+def test_scripts_without_blanks_have_pairs_of_characters_as_words() -> None:
+    text = "测量队向港务局报告。\n港务局搬到了奥斯陆。"
+    words = find_words([text], segment_sentences(text))
+    assert len(words.of_text("港务局")) == 2
+    assert [int(words.segments_of_word[word]) for word in words.of_text("港务局")] == [2, 2]
+    assert len(words.of_text("x")) == 0
+
+
+def test_words_end_where_documents_do() -> None:
+    texts = ["one", "two"]
+    words = find_words(texts, np.array([[0, 3], [3, 6]]))
+    assert len(words.of_text("onetwo")) == 0
+    assert len(words.of_text("one two")) == 2
+
+
+def test_a_first_word_is_the_first_name_or_identifier_of_its_segment() -> None:
+    text = "def func_1(x): return func_2(x)"
+    words = find_words([text], segment_lines(text))
+    firsts = {name: words.occurrences(int(words.of_text(name)[0]))[1].tolist() for name in ("func_1", "func_2", "def")}
+    assert firsts == {"func_1": [True], "func_2": [False], "def": [False]}
