@@ -154,8 +154,8 @@ class Compressor:
         scored = self._score(texts, query, instruction, granularity, on_progress, limit, most_hops(hops))
         if limit is not None and not scored.complete and on_deadline == "raise":
             raise DeadlineError(
-                f"the deadline of {limit.seconds:g} s left {scored.windows_left:,} of {len(scored.reading.windows):,} windows "
-                "unread; allow more time, or pass on_deadline='return' for what was found"
+                f"the deadline of {limit.seconds:g} s left {scored.windows_left:,} of {len(scored.reading.windows):,} "
+                "windows unread; allow more time, or pass on_deadline='return' for what was found"
             )
         watch = scored.watch
         with watch("select"):
