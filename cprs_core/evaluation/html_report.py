@@ -36,13 +36,13 @@ def render_page(
     Args:
         measures: of one run.
         machine: facts shown at the foot.
-        summary: a Markdown table to open with; may be empty.
+        summary: Markdown tables to open with, a blank line between them; may be empty.
         failures: what was missed; None for no such section.
     """
     parts = ["<h1>Context compression, measured</h1>"]
     parts.append("<p>95 % bootstrap intervals in brackets. All systems rank the same segments, at equal tokens.</p>")
-    if summary:
-        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in summary.splitlines()]
+    for table in summary.split("\n\n") if summary else ():
+        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
         parts.append(_table(rows[0], rows[2:]))
     for task in dict.fromkeys(measure.task for measure in measures):
         own = [measure for measure in measures if measure.task == task]

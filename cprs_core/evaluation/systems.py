@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cprs_core.compressor import DEFAULT_THRESHOLD, MIN_CONTEXT_TOKENS
+from cprs_core.compressor import DEFAULT_THRESHOLD, MIN_CONTEXT_TOKENS, Compressor
 from cprs_core.context import ScoredContext
 from cprs_core.errors import PrefixTooLongError
 from cprs_core.evaluation.corpus import Corpus, Request
@@ -72,6 +72,39 @@ class CriticSystem:
             rows = self.scorer.score(prefix, [context.ids[a:b] for a, b in windows.tolist()])
             merged = merge_windows(windows, rows, len(context.ids), OUTSIDE, len(self.scorer.labels))
             yield ScoredContext(context, merged, windows, piece_tokens=capacity // 2), request
+
+
+class HopSystem(CriticSystem):
+    """Ours with ``hops="auto"``: a segment takes the score that `Compressor.compress` gives it after all hops."""
+
+    SUFFIX = ", hops"
+
+    def __init__(self, name: str, scorer: Scorer) -> None:
+        super().__init__(self.named(name), scorer)
+        self._compressor = Compressor(scorer)
+
+    @classmethod
+    def named(cls, critic: str) -> str:
+        """The row of a critic with hops."""
+        return critic + cls.SUFFIX
+
+    def rank(self, requests: Sequence[Request]) -> list[NDArray[np.float32]]:
+        """See `System.rank`."""
+        return [self._rank_one(request) for request in requests]
+
+    def _rank_one(self, request: Request) -> NDArray[np.float32]:
+        corpus = request.corpus
+        keep_all: dict[str, Any] = {"threshold": 0.0, "hops": "auto"}  # each with its score
+        result = self._compressor.compress(
+            list(corpus.texts), request.query, instruction=request.preset, granularity=corpus.unit, **keep_all
+        )
+        bases = corpus.context.document_bounds
+        starts = np.array([bases[span.document_index] + span.start for span in result.spans], dtype=np.int64)
+        scores = np.array([span.score for span in result.spans], dtype=np.float32)
+        if not len(starts):
+            return np.zeros(len(corpus.segments), dtype=np.float32)
+        # Long segments may be cut elsewhere: each takes the score of the span that its first character is in.
+        return scores[np.maximum(0, np.searchsorted(starts, corpus.segments[:, 0], side="right") - 1)]
 
 
 def _segment_scores(scored: ScoredContext, corpus: Corpus) -> NDArray[np.float32]:

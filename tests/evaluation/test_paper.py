@@ -1,0 +1,88 @@
+"""The paper's table: its rows, its budgets, and what counts as reached."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from cprs_core.evaluation import paper
+from cprs_core.evaluation.bench import critic_variants
+from cprs_core.evaluation.metrics import Measure
+from cprs_core.evaluation.options import Options
+from cprs_core.evaluation.paper import BY_DEFAULT, COMPRESSION, EQUAL_RECALL, ROWS, measure_paper, render_paper
+from cprs_core.evaluation.systems import ChunkSystem, CriticSystem, HeadSystem, System
+from cprs_core.scorer import KeywordScorer, WordTokenizer
+
+
+@pytest.fixture(scope="module")
+def measures() -> list[Measure]:
+    chunks: System = ChunkSystem("RAG, 600-token chunks, MiniLM embeddings", HeadSystem())
+    systems = [CriticSystem("ours", KeywordScorer()), HeadSystem(), chunks]
+    return measure_paper(systems, Options(tokens=1_600, questions=2))
+
+
+def test_every_row_is_measured_at_its_own_tokens(measures: list[Measure]) -> None:
+    for row in ROWS:
+        found = [m for m in measures if m.task == row.task and m.metric == row.metric]
+        if row.label.startswith("RULER QA"):
+            assert "data" in found[0].note  # no data folder: the row says so and the others go on
+        else:
+            assert {m.system for m in found} >= {"ours", "first tokens"}, row.label
+
+
+def test_cases_are_shared_out_over_the_kinds_of_a_row() -> None:
+    options = Options(tokens=400)
+    needles = list(ROWS[0].make(options, 400, 10))
+    assert len(needles) == 10
+    assert len({sample.task for sample in needles}) == 8
+    assert len(list(ROWS[0].make(options, 400, 1))) == 8  # never fewer than one each
+
+
+def test_looked_up_lines_stand_all_over_the_context() -> None:
+    row = next(row for row in ROWS if "pass key" in row.label)
+    options = Options(tokens=2_000, tokenizer=WordTokenizer())
+    samples = list(row.make(options, 2_000, 5))
+    places = [sample.gold[0][0] / len(sample.text) for sample in samples]
+    assert max(places) - min(places) > 0.5
+
+
+def test_compression_is_input_over_what_the_recall_of_rag_takes(measures: list[Measure]) -> None:
+    rows = {(m.metric, m.system): m.value for m in measures if m.task == COMPRESSION}
+    assert rows[EQUAL_RECALL, "ours"] > rows[EQUAL_RECALL, "first tokens"] >= 1.0
+    assert rows[BY_DEFAULT, "ours"] > 1.0
+    assert ("mean recall at it", "ours") in rows
+
+
+def test_a_curve_that_never_reaches_rag_keeps_everything() -> None:
+    task = ROWS[0].task
+    curve = [Measure(task, f"recall@{n:,}", "weak", 10.0, 9.0, 11.0, 5, detail=True) for n in (32, 64, 128)]
+    assert paper._tokens_for(curve, ROWS[0], "weak", 50.0) is None
+    assert paper._tokens_for(curve, ROWS[0], "weak", 10.0) == pytest.approx(32)
+
+
+def test_table_says_what_is_reached_and_prefers_hops_where_they_found_more() -> None:
+    needles, chains = ROWS[0], ROWS[1]
+    rows = [
+        Measure(needles.task, needles.metric, "ours", 99.95, 99.9, 100.0, 50),
+        Measure(chains.task, chains.metric, "ours", 40.0, 30.0, 50.0, 50),
+        Measure(chains.task, chains.metric, "ours, hops", 98.0, 96.0, 100.0, 50),
+        Measure(chains.task, chains.metric, "BM25", 20.0, 20.0, 20.0, 50),
+    ]
+    lines = {line.split("|")[1].strip(): line for line in render_paper(rows, ["ours"]).splitlines()}
+    assert "reached" in lines[needles.label]
+    assert "98.0 [96.0, 100.0] with hops" in lines[chains.label]
+    assert "missed" in lines[chains.label]
+    assert "20.0 [20.0, 20.0]" in lines[chains.label]
+    assert render_paper([], ["ours"]) == ""
+
+
+def test_a_cascade_takes_part_in_long_contexts_only() -> None:
+    critics = {"ours": KeywordScorer()}
+    assert "ours, cascade" in [system.name for system in critic_variants(critics, "haystack")]
+    assert critic_variants(critics, "qed") == []
+
+
+def test_missing_cells_are_dashes_not_numbers() -> None:
+    row = Measure(ROWS[0].task, ROWS[0].metric, "ours", math.nan, note="no data")
+    assert "no data" in render_paper([row], ["ours"])
