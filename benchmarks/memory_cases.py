@@ -87,18 +87,30 @@ def sgd_dialogues(data: Path, number: int, seed: int = 1) -> list[Dialogue]:
     return found[:number]
 
 
-def generated_dialogues(number: int, seed: int = 2) -> list[Dialogue]:
-    """Small talk of 300-700 turns of our own, in which facts are let fall once and asked for in other words."""
+def generated_dialogues(number: int, seed: int = 2, facts: int = 12) -> list[Dialogue]:
+    """Small talk of 300-700 turns of our own, in which facts are let fall and one is asked for in other words.
+
+    Half of the other facts are of the same kind, about other people and places: topic alone does not find the answer.
+    """
     rng = Random(seed)
     found: list[Dialogue] = []
     while len(found) < number:
-        turns = [f"{_speaker(n)}: {_filled(rng, rng.choice(_TALK))[0]}" for n in range(rng.randrange(300, 700))]
+        said = [
+            [_filled(rng, line)[0] for line in rng.sample(_TALK, rng.randrange(1, 4))]
+            for _ in range(rng.randrange(300, 700))
+        ]
         statement, question = rng.choice(_FACTS)
-        said, values = _filled(rng, statement)
+        answer, values = _filled(rng, statement)
         asked, _ = _filled(rng, question, values)
-        place = rng.randrange(len(turns))
-        turns[place] = f"{_speaker(place)}: {said}"
-        found.append(Dialogue(turns, asked, frozenset({place})))
+        places = rng.sample(range(len(said)), facts)
+        said[places[0]].insert(rng.randrange(2), answer)
+        for number_of_fact, place in enumerate(places[1:]):
+            other, about = (statement, question) if number_of_fact % 2 else rng.choice(_FACTS)
+            text, values = _filled(rng, other)
+            if _filled(rng, about, values)[0] != asked:
+                said[place].insert(rng.randrange(2), text)
+        turns = [f"{_speaker(place)}: {' '.join(lines)}" for place, lines in enumerate(said)]
+        found.append(Dialogue(turns, asked, frozenset({places[0]})))
     return found
 
 

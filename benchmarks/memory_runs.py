@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from langchain.agents import create_agent
@@ -35,19 +36,20 @@ class Sent:
     last_of_step: list[int]
 
 
-def print_runs(compressor: Compressor) -> None:
+def print_runs(compressor: Compressor, requests: int, seed: int) -> dict[str, Any]:
     """Tokens sent, prefix shared with the request before, and evidence present, with memory and without."""
-    steps = agent_script()
+    steps = agent_script(requests, seed)
     print(f"\nan agent run of {len(steps)} requests")
     print(f"{'':24}{'calls':>7}{'tokens sent':>13}{'of them cached':>16}{'cached of reusable':>20}{'answerable':>12}")
-    plain: dict[str, int] = {}
+    rows: dict[str, Any] = {}
+    count = cache(compressor.count_tokens)  # every text is in many requests
     for name, run in (("create_agent", run_langchain), ("FunctionAgent", run_llama_index)):
-        for memory in (False, True):
-            sent = run(steps, compressor if memory else None)
-            tokens = _report(f"{name}{', cprs' if memory else ''}", sent, steps, compressor)
-            if memory:
-                print(f"{'':24}{plain[name] / tokens:.1f} times fewer input tokens")
-            plain[name] = tokens
+        plain = _report(name, run(steps, None), steps, count)
+        short = _report(f"{name}, cprs", run(steps, compressor), steps, count)
+        times = round(plain["tokens"] / short["tokens"], 1)
+        print(f"{'':24}{times} times fewer input tokens")
+        rows[name] = {"without": plain, "with": short, "times fewer": times}
+    return rows
 
 
 def run_langchain(steps: Sequence[Step], compressor: Compressor | None) -> Sent:
@@ -105,21 +107,30 @@ def run_llama_index(steps: Sequence[Step], compressor: Compressor | None) -> Sen
     return Sent([[message.model_dump_json() for message in request] for request in llm.requests], last)
 
 
-def _report(name: str, sent: Sent, steps: Sequence[Step], compressor: Compressor) -> int:
-    counted = [[(text, compressor.count_tokens(text)) for text in request] for request in sent.requests]
+def _report(name: str, sent: Sent, steps: Sequence[Step], count: Callable[[str], int]) -> dict[str, Any]:
+    counted = [[(text, count(text)) for text in request] for request in sent.requests]
     totals = [sum(tokens for _, tokens in request) for request in counted]
-    cached = [common_prefix_tokens(a, b) for a, b in zip([[], *counted], counted, strict=False)]
-    answerable = [
-        all(gold in text for gold in step.gold)
-        for step, place in zip(steps, sent.last_of_step, strict=True)
-        if (text := "\n".join(sent.requests[place]).replace('\\"', '"').replace("\\n", "\n"))
-    ]
-    reusable = sum(totals[:-1])
+    cached = sum(common_prefix_tokens(a, b) for a, b in zip([[], *counted], counted, strict=False))
+    answerable = 0
+    for number, (step, place) in enumerate(zip(steps, sent.last_of_step, strict=True)):
+        text = "\n".join(sent.requests[place]).replace('\\"', '"').replace("\\n", "\n")
+        missing = [gold for gold in step.gold if gold not in text]
+        answerable += not missing
+        if missing:
+            print(f"request {number} of {name} lacks {missing}: {step.request}")
+    row = {
+        "calls": len(totals),
+        "tokens": sum(totals),
+        "cached %": round(100 * cached / sum(totals), 1),
+        "cached of reusable %": round(100 * cached / max(sum(totals[:-1]), 1), 1),
+        "answerable": f"{answerable}/{len(steps)}",
+    }
     print(
-        f"{name:24}{len(totals):7d}{sum(totals):13,d}{100 * sum(cached) / sum(totals):14.1f} %"
-        f"{100 * sum(cached) / reusable:18.1f} %{sum(answerable):9d}/{len(answerable)}"
+        f"{name:24}{row['calls']:7d}{row['tokens']:13,d}{row['cached %']:14.1f} %"
+        f"{row['cached of reusable %']:18.1f} %{row['answerable']:>12}",
+        flush=True,
     )
-    return sum(totals)
+    return row
 
 
 def _langchain_text(message: BaseMessage) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +24,11 @@ from cprs_integrations.shared import shared_compressor
 logger = logging.getLogger(__name__)
 
 PROVENANCE_KEY = "cprs"
+
+# What an adapter keeps when no option says how much: this share of the tokens that come in, and at least so many
+# tokens. Over retrieved paragraphs the critic's threshold alone keeps far less, and loses evidence for it.
+DEFAULT_RATIO = 0.1
+DEFAULT_TOKENS = 256
 
 GranularityName = Literal["keyword", "sentence", "line", "paragraph", "document", "auto"]
 
@@ -55,13 +61,14 @@ class CompressionOptions(BaseModel):
     """What is kept or dropped as a whole; a name, or a function from `ScoredContext` to `Candidates`."""
 
     max_tokens: int | None = Field(default=None, ge=1)
-    """Most tokens of kept text over all inputs of a call."""
+    """Most tokens of kept text over all inputs of a call. With sentences or lines, and no other limit, the default is a
+    tenth of the inputs' tokens (by their characters), and at least 256."""
 
     ratio: float | None = Field(default=None, gt=0.0, le=1.0)
     """Most tokens of kept text, as a share of the tokens of all inputs of a call."""
 
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
-    """Least score of a kept segment."""
+    """Least score of a kept segment; it cuts, where a budget fills."""
 
     count_tokens: Callable[[str], int] | None = Field(default=None, repr=False)
     """Tokens of a text in your tokenizer; None for the critic's."""
@@ -86,10 +93,14 @@ class CompressionOptions(BaseModel):
         """The compressor of this adapter: its own, or the shared one, which is loaded now if it was not yet."""
         return self.compressor if self.compressor is not None else shared_compressor()
 
-    def selection(self, instruction: str | Preset | None = None) -> dict[str, Any]:
+    def selection(self, documents: Sequence[Document], instruction: str | Preset | None = None) -> dict[str, Any]:
         """Keyword arguments of a `compress` call; ``instruction`` takes precedence over the adapter's own."""
         names = ("granularity", "max_tokens", "ratio", "threshold", "count_tokens")
         chosen = {name: getattr(self, name) for name in names}
+        has_limit = any(chosen[name] is not None for name in ("max_tokens", "ratio", "threshold"))
+        if not has_limit and self.granularity in ("sentence", "line"):
+            tokens = sum(approximate_tokens(document.text) for document in documents)
+            chosen["max_tokens"] = max(int(DEFAULT_RATIO * tokens), DEFAULT_TOKENS)
         return {**chosen, "instruction": self.instruction if instruction is None else instruction}
 
     @classmethod
@@ -146,14 +157,18 @@ class Step:
     def compress(self) -> Compression:
         """The one call of the compressor."""
         compressor = self.options.active_compressor()
-        return compressor.compress(self.documents, self.query, **self.options.selection(self.instruction))
+        return compressor.compress(
+            self.documents, self.query, **self.options.selection(self.documents, self.instruction)
+        )
 
     async def acompress(self) -> Compression:
         """The one call of the compressor; loading the shared critic does not block the loop either."""
         compressor = self.options.compressor
         if compressor is None:
             compressor = await asyncio.to_thread(self.options.active_compressor)
-        return await compressor.acompress(self.documents, self.query, **self.options.selection(self.instruction))
+        return await compressor.acompress(
+            self.documents, self.query, **self.options.selection(self.documents, self.instruction)
+        )
 
     def carry_out(self, compress: Callable[[], Compression] | None = None) -> list[Outcome]:
         """Compress under the policies of the options.
@@ -242,6 +257,19 @@ class Step:
         return outcomes[: self.top_n]
 
 
+_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
+
+
+async def take_turn() -> None:
+    """Wait until the calls before this one have begun, one per round of the event loop; for the start of async calls.
+
+    To begin costs about a millisecond (inputs, a child run, callbacks). Hundreds of calls that begin in one round would
+    keep everything else on the loop waiting until the last of them has begun.
+    """
+    async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        await asyncio.sleep(0)
+
+
 def provenance(spans: Sequence[Span], usage: DocumentUsage | None, compression: Compression) -> dict[str, Any]:
     """What happened to one input, as plain data.
 
@@ -259,6 +287,12 @@ def provenance(spans: Sequence[Span], usage: DocumentUsage | None, compression: 
     if compression.notice:
         facts["notice"] = compression.notice
     return facts
+
+
+def approximate_tokens(text: str) -> int:
+    """Tokens by rule of thumb: one for four ASCII characters, one for every other character."""
+    wide = 0 if text.isascii() else sum(character > "\x7f" for character in text)
+    return math.ceil((len(text) - wide) / 4) + wide
 
 
 def copy_metadata(metadata: Any) -> Any:

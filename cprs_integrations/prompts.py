@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from cprs_core import Compression, Document
-from cprs_integrations.adapting import CompressionOptions, Outcome, Step
+from cprs_integrations.adapting import CompressionOptions, Outcome, Step, take_turn
 
 Role = Literal["system", "user", "tool"]
 
@@ -89,6 +89,7 @@ class Request:
 
     async def ashorten(self) -> tuple[dict[int, str], dict[str, Any]]:
         """`shorten` without blocking the loop."""
+        await take_turn()
         pieces, step = self._plan()
         seen: list[Compression] = []
 

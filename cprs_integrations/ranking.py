@@ -6,7 +6,6 @@ rare identifier. Agents ask for identifiers all the time.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cprs_core import Candidates, Compressor, Document, Preset, ScoredContext
-from cprs_integrations.adapting import Compresses
+from cprs_integrations.adapting import Compresses, approximate_tokens
 
 CountTokens = Callable[[str], int]
 
@@ -71,12 +70,6 @@ def counter_of(compressor: Compresses) -> CountTokens:
         return approximate_tokens
     tokenizer = scorer.tokenizer
     return lambda text: len(tokenizer.encode(text))
-
-
-def approximate_tokens(text: str) -> int:
-    """Tokens by rule of thumb: one for four ASCII characters, one for every other character."""
-    wide = 0 if text.isascii() else sum(character > "\x7f" for character in text)
-    return math.ceil((len(text) - wide) / 4) + wide
 
 
 def estimate_tokens(text: str, count: CountTokens) -> int:

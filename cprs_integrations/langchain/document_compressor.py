@@ -11,7 +11,7 @@ from langchain_core.documents import Document as LangChainDocument
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 
 from cprs_core import Compression, Document, Preset
-from cprs_integrations.adapting import PROVENANCE_KEY, DocumentOptions, Outcome, Step, copy_metadata
+from cprs_integrations.adapting import PROVENANCE_KEY, DocumentOptions, Outcome, Step, copy_metadata, take_turn
 
 RUN_NAME = "cprs_compress"
 
@@ -116,6 +116,7 @@ async def acompress_documents(
     top_n: int | None = None,
 ) -> list[LangChainDocument]:
     """`compress_documents` without blocking the loop."""
+    await take_turn()
     step = _step(options, documents, query, instruction, top_n)
     outcomes = await step.acarry_out(lambda: _ain_child_run(step, callbacks))
     return [_shortened(documents[outcome.index], outcome) for outcome in outcomes]

@@ -13,7 +13,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llama_index_instrumentation import get_dispatcher
 
 from cprs_core import Document, InputError
-from cprs_integrations.adapting import PROVENANCE_KEY, DocumentOptions, Outcome, Step, copy_metadata
+from cprs_integrations.adapting import PROVENANCE_KEY, DocumentOptions, Outcome, Step, copy_metadata, take_turn
 
 RETRIEVAL_SCORE_KEY = "retrieval_score"
 
@@ -112,6 +112,7 @@ async def acompress_nodes(
     top_n: int | None = None,
 ) -> list[NodeWithScore]:
     """`compress_nodes` without blocking the loop."""
+    await take_turn()
     step = _step(options, nodes, query_bundle, top_n)
     with _reported(step, nodes, callback_manager) as shortened:
         shortened.extend(_assembled(nodes, await step.acarry_out(), top_n))
