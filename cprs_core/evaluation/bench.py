@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 import os
 import time
@@ -12,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from cprs_core.cascade import CascadeScorer, LexicalRanker
-from cprs_core.compressor import Compressor
 from cprs_core.errors import CheckpointError, InputError, MissingExtraError
 from cprs_core.evaluation.absence import measure_absence
 from cprs_core.evaluation.baselines import BM25System, EmbeddingSystem, packaged_minilm
@@ -167,7 +165,7 @@ def critic_variants(critics: Mapping[str, Scorer], task: str) -> list[System]:
         if task in STAGED:
             cascade = CascadeScorer(LexicalRanker(), scorer, recall_risk=RECALL_RISK)
             variants.append(CriticSystem(f"{name}, cascade", cascade))
-        if task in CHAINED and "hops" in inspect.signature(Compressor.compress).parameters:
+        if task in CHAINED:
             variants.append(HopSystem(name, scorer))
     return variants
 

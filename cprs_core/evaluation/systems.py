@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,9 +94,13 @@ class HopSystem(CriticSystem):
 
     def _rank_one(self, request: Request) -> NDArray[np.float32]:
         corpus = request.corpus
-        keep_all: dict[str, Any] = {"threshold": 0.0, "hops": "auto"}  # each with its score
         result = self._compressor.compress(
-            list(corpus.texts), request.query, instruction=request.preset, granularity=corpus.unit, **keep_all
+            list(corpus.texts),
+            request.query,
+            instruction=request.preset,
+            granularity=corpus.unit,
+            threshold=0.0,  # keeps all, each with its score
+            hops="auto",
         )
         bases = corpus.context.document_bounds
         starts = np.array([bases[span.document_index] + span.start for span in result.spans], dtype=np.int64)

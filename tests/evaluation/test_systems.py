@@ -14,6 +14,7 @@ from cprs_core.evaluation.systems import (
     CriticSystem,
     FusedSystem,
     HeadSystem,
+    HopSystem,
     TailSystem,
     sum_of_reciprocal_ranks,
 )
@@ -40,6 +41,18 @@ def test_critic_reads_long_contexts_window_by_window() -> None:
     scores = CriticSystem("ours", scorer).rank([request("It rained for days. " * 100 + TEXT)])[0]
     assert scorer.windows_scored > 4
     assert int(scores.argmax()) == 101
+
+
+def test_hops_rank_the_whole_chain_that_one_pass_cannot_see() -> None:
+    lines = ["VAR ABCDE = 4711", *["The grass is green. The sky is blue."] * 300, "VAR FGHIJ = VAR ABCDE"]
+    lines += [*["Here we go. There and back again."] * 300, "VAR KLMNO = VAR FGHIJ", "VAR XXXXX = 1234"]
+    asked = request("\n".join(lines), "Find all variables that are assigned the value 4711.", "line")
+    chain = [0, 301, 602]
+    one_pass = CriticSystem("ours", KeywordScorer(window_tokens=128)).rank([asked])[0]
+    hops = HopSystem("ours", KeywordScorer(window_tokens=128)).rank([asked])[0]
+    assert len(hops) == len(asked.corpus.segments) == len(one_pass)
+    assert hops[chain].min() > one_pass[602]
+    assert set(np.argsort(-hops, kind="stable")[:3].tolist()) == set(chain)
 
 
 def test_larger_units_score_as_their_best_sentence() -> None:
