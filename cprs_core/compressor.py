@@ -20,7 +20,7 @@ from cprs_core.assembly import assemble
 from cprs_core.cache import Arrays, ScoreCache, cache_key
 from cprs_core.context import Context, ScoredContext, read_context
 from cprs_core.deadline import Deadline
-from cprs_core.errors import DeadlineError, InputError, PrefixTooLongError
+from cprs_core.errors import DeadlineError, InputError, NonFiniteScoresError, PrefixTooLongError
 from cprs_core.hops import MAX_HOPS, Chain, follow, place_links
 from cprs_core.instructions import Preset, resolve_instruction
 from cprs_core.lexical import asked_ids, bm25
@@ -83,21 +83,23 @@ class Compressor:
         """A compressor with the embedded critic, or with the one in a folder.
 
         Args:
-            path: a critic's folder; None for `cprs-mini`, which is inside the package.
-            device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
-            dtype: "auto" (what is fastest and safe on the device), "float32", "bfloat16", "float16".
+            path: a critic's folder, or the name of one on the Hugging Face hub; None for `cprs-mini`, which is inside
+                the package.
+            device: "auto" (a GPU where there is one; large critics use all of them), "cpu", "cuda", "cuda:1", "mps".
+            dtype: "auto" (what is fastest and safe on the device), "float32", "bfloat16", "float16"; for hybrid critics
+                also "fp8".
             recall_risk: the share of recall that may be lost for speed, 0.005 say: the critic then reads only windows
                 that share enough with the query (`CascadeScorer`). None reads everything.
             cache: see `Compressor`.
 
         Raises:
             CheckpointError: files are missing or damaged; the message names them.
-            DeviceError: the device does not exist here.
+            DeviceError: the device does not exist here, or the critic does not fit it; the message says what would.
         """
         from cprs_core.cascade import CascadeScorer, LexicalRanker
         from cprs_core.critics import load_scorer
 
-        scorer: Scorer = load_scorer(Path(path) if path is not None else None, device=device, dtype=dtype)
+        scorer: Scorer = load_scorer(path, device=device, dtype=dtype)
         if recall_risk is not None:
             scorer = CascadeScorer(LexicalRanker(), scorer, recall_risk=recall_risk)
         return cls(scorer, cache=cache)
@@ -424,9 +426,17 @@ class Compressor:
                 context.first_tokens(context.sentences[:, 0]), len(context.ids), capacity, overlap=capacity // 4
             )
         with watch("score"):
-            reading = read_windows(
-                self.scorer, prefix, [context.ids[a:b] for a, b in windows.tolist()], on_progress, deadline
-            )
+            slices = [context.ids[a:b] for a, b in windows.tolist()]
+            try:
+                reading = read_windows(self.scorer, prefix, slices, on_progress, deadline)
+            except NonFiniteScoresError as error:
+                bad = next(index for index, one in enumerate(slices) if np.array_equal(one, error.ids))
+                raise error.in_documents(bad, context.documents_of(*windows[bad].tolist())) from error
+            bad = next((index for index, rows in enumerate(reading.rows) if not np.isfinite(rows).all()), None)
+            if bad is not None:
+                name = getattr(self.scorer, "name", type(self.scorer).__name__)
+                silent = NonFiniteScoresError(name, str(getattr(self.scorer, "dtype", "its dtype")), bad, slices[bad])
+                raise silent.in_documents(bad, context.documents_of(*windows[bad].tolist()))
             token_scores = merge_windows(windows, reading.rows, len(context.ids), OUTSIDE, len(self.scorer.labels))
         return _Read(context, windows, token_scores, reading.read, reading.windows_read, reading.complete)
 

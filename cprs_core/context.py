@@ -5,6 +5,7 @@ Positions here are characters of the context: the documents' texts with nothing 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,6 +47,12 @@ class Context:
         parts = [segment(text) + base for text, base in zip(self.texts, self.document_bounds.tolist(), strict=False)]
         return np.concatenate(parts) if parts else np.empty((0, 2), dtype=np.int64)
 
+    def marks(self, pattern: re.Pattern[str]) -> NDArray[np.int64]:
+        """int64: where matches of ``pattern`` end, in all documents."""
+        bases = self.document_bounds[:-1].tolist()
+        found = [m.end() + base for text, base in zip(self.texts, bases, strict=True) for m in pattern.finditer(text)]
+        return np.array(found, dtype=np.int64)
+
     def first_tokens(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64: index of the first token that begins at or after each position."""
         return np.searchsorted(self.starts, positions, side="left")
@@ -58,6 +65,11 @@ class Context:
     def document_of(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64: index of the document that holds each position."""
         return np.searchsorted(self.document_bounds, positions, side="right") - 1
+
+    def documents_of(self, first: int, last: int) -> range:
+        """Indices of the documents that the tokens from ``first`` to before ``last`` lie in."""
+        begin, end = self.document_of(self.starts[[first, last - 1]]).tolist()
+        return range(begin, end + 1)
 
     def text(self, start: int, end: int) -> str:
         """The characters of a range that lies inside one document."""

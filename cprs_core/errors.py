@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cprs_core.types import Compression
@@ -30,6 +30,28 @@ class DeviceError(CPRSError, RuntimeError):
 
 class DeadlineError(CPRSError, TimeoutError):
     """A deadline passed before everything that matters was read, and the caller asked not to get a part."""
+
+
+class NonFiniteScoresError(CPRSError, ArithmeticError):
+    """A critic gave scores that are not numbers.
+
+    ``window`` is the index of the first such window of a call and ``ids`` its token ids.
+    """
+
+    def __init__(self, critic: str, dtype: str, window: int, ids: Any, where: str = "") -> None:
+        super().__init__(
+            f"the critic {critic!r} returned NaN scores in {dtype} for window {window}{where}; "
+            "load it with dtype='float32'"
+        )
+        self.critic = critic
+        self.dtype = dtype
+        self.window = window
+        self.ids = ids
+
+    def in_documents(self, window: int, documents: range) -> NonFiniteScoresError:
+        """The same, told with the window's number in the whole call and the documents that it holds."""
+        names = " to ".join(f"documents[{index}]" for index in sorted({documents[0], documents[-1]}))
+        return NonFiniteScoresError(self.critic, self.dtype, window, self.ids, f", in {names}")
 
 
 class MissingExtraError(CPRSError, ImportError):

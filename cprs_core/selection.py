@@ -6,6 +6,7 @@ Positions here are characters of the context: all documents laid end to end with
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, insort
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,12 +112,57 @@ def by_keyword(context: ScoredContext) -> Candidates:
     )
 
 
+# What the released 7 B critic's own server does with labels.
+RELEASED_GAP, RELEASED_MIN_TOKENS = 20, 4
+_RELEASED_SENTENCE_END = re.compile(r"[.。:：?？!！\"\n]")
+
+
+def by_released_rules(
+    context: ScoredContext,
+    *,
+    gap: int = RELEASED_GAP,
+    min_tokens: int = RELEASED_MIN_TOKENS,
+    complete_sentences: bool = True,
+) -> Candidates:
+    """Spans as the released server decodes them: the likeliest label of each token, gaps bridged, short spans dropped.
+
+    Args:
+        gap: fewer O tokens than this between two tagged tokens of a window are counted in.
+        min_tokens: spans of at most so many tokens are dropped.
+        complete_sentences: spans grow to the sentence marks (``. : ? ! " newline``, also the wide ones) around them.
+    """
+    bounds = context.context.document_bounds
+    cuts = np.unique(np.append(context.windows[:, 1], context.context.first_tokens(bounds)))[1:]
+    part = np.searchsorted(cuts, np.arange(len(context.context.ids)), side="right")  # window and document of each token
+    starts, ends, scores, tags = [], [], [], []
+    keep = context.keep
+    sums = np.concatenate([np.zeros((1, keep.shape[1])), np.cumsum(keep, axis=0, dtype=np.float64)])
+    for tag in range(keep.shape[1]):
+        tagged = np.flatnonzero(context.scores[:, 4 * tag : 4 * tag + 4].argmax(axis=1) != O)
+        new = np.append(True, (np.diff(tagged) > gap) | (np.diff(part[tagged]) > 0))[: len(tagged)]
+        first, last = tagged[new], tagged[np.append(new[1:], True)[: len(tagged)]]
+        long = last + 1 - first > min_tokens
+        first, last = first[long], last[long]
+        starts.append(context.context.starts[first])
+        ends.append(_span_ends(context.context, last))
+        scores.append((sums[last + 1, tag] - sums[first, tag]) / (last + 1 - first))
+        tags.append(np.full(len(first), tag))
+    order = np.argsort(np.concatenate(starts), kind="stable")
+    start, end = np.concatenate(starts)[order], np.concatenate(ends)[order]
+    if complete_sentences and len(start):
+        marks = np.unique(np.concatenate([bounds, context.context.marks(_RELEASED_SENTENCE_END)]))
+        start, end = marks[np.searchsorted(marks, start, side="right") - 1], marks[np.searchsorted(marks, end)]
+        start = context.context.starts[context.context.first_tokens(start)]
+    return Candidates(start, end, np.concatenate(scores)[order].astype(np.float32), np.concatenate(tags)[order])
+
+
 GRANULARITIES: dict[str, Granularity] = {
     "keyword": by_keyword,
     "sentence": by_sentence,
     "line": by_line,
     "paragraph": by_paragraph,
     "document": by_document,
+    "released": by_released_rules,
 }
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 from importlib.resources import files
 from pathlib import Path
 
 from cprs_core.critics.runtime import CriticScorer
+from cprs_core.scorer import Scorer
 
 EMBEDDED = "cprs-mini"
 
@@ -15,11 +18,22 @@ def embedded_folder() -> Path:
     return Path(str(files("cprs_core"))) / "weights" / EMBEDDED
 
 
-def load_scorer(path: Path | None = None, *, device: str = "auto", dtype: str = "auto") -> CriticScorer:
-    """The scorer of a critic's folder, or of the embedded critic. See `Compressor.from_pretrained`."""
+def load_scorer(path: str | os.PathLike[str] | None = None, *, device: str = "auto", dtype: str = "auto") -> Scorer:
+    """The scorer of a critic's folder, of one on the hub, or of the embedded critic.
+
+    Which kind of critic a folder holds is read from its ``config.json``. See `Compressor.from_pretrained`.
+    """
+    folder = embedded_folder() if path is None else Path(path)
+    if not folder.exists() and path is not None:
+        from cprs_core.critics.hybrid_checkpoint import find_folder
+
+        folder = find_folder(os.fspath(path))
+    if _is_hybrid(folder):
+        from cprs_core.critics.hybrid_loading import load_hybrid_scorer
+
+        return load_hybrid_scorer(folder, device=device, dtype=dtype)
     from cprs_core.critics.checkpoint import digest, load_critic
 
-    folder = embedded_folder() if path is None else path
     critic, config, tokenizer = load_critic(folder)
     return CriticScorer(
         critic,
@@ -31,3 +45,12 @@ def load_scorer(path: Path | None = None, *, device: str = "auto", dtype: str = 
         dtype=dtype,
         digest=digest(folder),
     )
+
+
+def _is_hybrid(folder: Path) -> bool:
+    """Whether ``config.json`` is one of transformers; asked without importing it, since the small critic needs none."""
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # the small critic's loader says what is wrong
+    return isinstance(settings, dict) and "model_type" in settings and "kind" not in settings

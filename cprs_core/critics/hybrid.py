@@ -1,0 +1,115 @@
+"""The hybrid critic: a Qwen decoder whose upper layers attend in both directions, and its heads.
+
+QwenLong-CPRS (arXiv 2505.18092). The layers are transformers' own; one flag per layer makes the hybrid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cprs_core.scorer import LABELS, OUTSIDE
+
+MODEL_TYPES = ("qwen2", "qwen3")
+
+
+class HybridCritic(nn.Module):
+    """A decoder with a position head and, where it keeps one, a language-model head read at tag words.
+
+    Layers below ``bidirectional_from`` are causal, those from there on see the whole window. Windows are run unpadded:
+    a padding mask would silently make every layer causal again.
+    """
+
+    def __init__(
+        self,
+        base: Any,
+        bidirectional_from: int,
+        *,
+        tag_head: str | None = None,
+        outside_ids: Sequence[int] = (),
+        head_bias: bool = True,
+    ) -> None:
+        """A critic with new weights.
+
+        Args:
+            base: a transformers config of one of `MODEL_TYPES`.
+            bidirectional_from: index of the first layer that attends in both directions; the number of layers for none.
+            tag_head: "lm_head" for a head of its own, "tied" for the word embeddings, None for positions alone.
+            outside_ids: vocabulary rows of the word for "nothing of the kind"; empty where the model knows none.
+            head_bias: whether the position head has a bias.
+        """
+        super().__init__()
+        from transformers import AutoModel
+
+        self.model: Any = AutoModel.from_config(base, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
+        for index, layer in enumerate(self.model.layers):
+            layer.self_attn.is_causal = index < bidirectional_from
+        self.cls_head = nn.Linear(base.hidden_size, len(LABELS), bias=head_bias)
+        self.lm_head = nn.Linear(base.hidden_size, base.vocab_size, bias=False) if tag_head == "lm_head" else None
+        self.bidirectional_from = bidirectional_from
+        self.tag_head = tag_head
+        self.outside_ids = tuple(outside_ids)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder's layers, lowest first."""
+        layers: nn.ModuleList = self.model.layers
+        return layers
+
+    @property
+    def words(self) -> Tensor:
+        """(vocabulary, hidden): rows that tag words are read at."""
+        weight: Tensor = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+        return weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Last hidden states of windows of one length: int64 (w, n) -> float (w, n, hidden)."""
+        # A dictionary of ready-made masks, all of them "none", keeps the model from building any.
+        masks = {"full_attention": None, "sliding_attention": None}
+        hidden: Tensor = self.model(input_ids=ids, attention_mask=masks, use_cache=False).last_hidden_state
+        return hidden
+
+    def tag_rows(self, tags: Sequence[Tensor]) -> Tensor | None:
+        """Vocabulary rows that the language-model head is read at; the full vocabulary is never multiplied.
+
+        Args:
+            tags: int64 (pieces,) ids of each tag word; several pieces are averaged.
+
+        Returns:
+            float, (words, hidden): the row of "outside" first, where the model knows one; None where positions decide
+            alone.
+        """
+        if self.tag_head is None or (not self.outside_ids and len(tags) == 1):
+            return None
+        rows = [self.words[ids].mean(dim=0) for ids in tags]
+        if self.outside_ids:
+            rows.insert(0, self.words[list(self.outside_ids)].mean(dim=0))
+        return torch.stack(rows)
+
+    def scores(self, hidden: Tensor, rows: Tensor | None, tags: int = 1) -> Tensor:
+        """Label probabilities: the position head times, where there is one, the tag head.
+
+        Args:
+            hidden (float, (n, hidden)): last hidden states of context tokens.
+            rows: as made by `tag_rows`.
+            tags: number of tags.
+
+        Returns:
+            float32, (n, tags * 4): per tag B, I, O, E, summing to 1.
+        """
+        # With layers on several GPUs the head may lie on another one than the hidden states came back to.
+        positions = self.cls_head(hidden).float().softmax(dim=-1).to(hidden.device)  # (n, 4)
+        if rows is None:
+            return positions.repeat(1, tags)
+        named = (hidden @ rows.T.to(hidden)).float().softmax(dim=-1)[:, -tags:]  # (n, tags)
+        scores = positions[:, None, :] * named[:, :, None]  # (n, tags, 4)
+        scores[:, :, OUTSIDE] = 0.0
+        scores[:, :, OUTSIDE] = 1.0 - scores.sum(dim=-1)
+        return scores.flatten(1)
+
+    def rebuild_rotary(self, device: torch.device | int | str) -> None:
+        """Computes the rotary frequencies on ``device``: they are in no checkpoint."""
+        self.model.rotary_emb = type(self.model.rotary_emb)(config=self.model.config).to(device)

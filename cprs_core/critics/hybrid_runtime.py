@@ -1,0 +1,213 @@
+"""Runs a hybrid critic over windows: equal lengths together, no padding, the host always some batches ahead."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cprs_core.critics.chat_tokenizer import ChatTokenizer
+from cprs_core.critics.hybrid import HybridCritic
+from cprs_core.errors import DeviceError, NonFiniteScoresError
+from cprs_core.scorer import LABELS, OnProgress, Prefix
+
+_log = logging.getLogger(__name__)
+
+# Tokens of one forward pass, prefixes included. A window of 8,192 tokens fills a GPU by itself.
+_BATCH_TOKENS = {"cpu": 2_048, "cuda": 8_192, "mps": 8_192}
+_IN_FLIGHT = 2  # batches that are queued on the GPU while the host prepares the next
+# Layers of one kind share a graph, but each GPU needs its own; beyond torch's default of 8 it would not compile.
+_MOST_GRAPHS = 64
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Tokens run besides the useful ones: the prefix is repeated in every window. Nothing is ever padded."""
+
+    context_tokens: int = 0
+    prefix_tokens: int = 0
+
+
+class HybridScorer:
+    """A `Scorer` around a hybrid critic that already lies on its device. Calls from several threads take turns."""
+
+    labels = LABELS
+
+    def __init__(
+        self,
+        critic: HybridCritic,
+        tokenizer: ChatTokenizer,
+        *,
+        name: str = "hybrid",
+        window_tokens: int = 8_192,
+        thresholds: Mapping[str, float] | None = None,
+        dtype: str = "",
+        batch_tokens: int | None = None,
+        digest: str = "",
+    ) -> None:
+        """
+        Args:
+            dtype: what the weights are called; by default their own number format.
+            digest: tells these weights from others, for caches; empty for no caching.
+            batch_tokens: tokens of one forward pass, prefixes included.
+        """
+        self.name = name
+        self.tokenizer = tokenizer
+        self.window_tokens = window_tokens
+        # The released server keeps every span that its decoder finds.
+        self.thresholds: Mapping[str, float] = {"released": 0.0, **(thresholds or {})}
+        weight = critic.cls_head.weight
+        self.device = critic.model.embed_tokens.weight.device
+        self.dtype = dtype or str(weight.dtype).removeprefix("torch.")
+        self.batch_tokens = batch_tokens or max(window_tokens, _BATCH_TOKENS.get(self.device.type, 8_192))
+        self.overhead = Overhead()
+        self.digest = digest
+        self._critic = critic
+        self._turn = threading.Lock()
+
+    @property
+    def fingerprint(self) -> str:
+        """The same only where scores are the same; empty where the weights have no digest."""
+        return f"{self.digest} {self.window_tokens} {self.dtype} {self.device.type}" if self.digest else ""
+
+    def compile_layers(self) -> float:
+        """Compiles every layer by itself and runs one full window: seconds it took. Later calls are fast at once."""
+        began = time.perf_counter()
+        _log.info("compiling the %d layers of %s on %s", len(self._critic.layers), self.name, self.device)
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)
+        for layer in self._critic.layers:
+            layer.compile(dynamic=True)
+        with self._turn, torch.inference_mode(), _on(self.device):
+            for length in (self.window_tokens, max(2, self.window_tokens // 2 + 1)):
+                self._critic(torch.zeros((1, length), dtype=torch.int64, device=self.device))
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        seconds = time.perf_counter() - began
+        _log.info("compiled %s on %s in %.0f s", self.name, self.device, seconds)
+        return seconds
+
+    def score(
+        self, prefix: Prefix, windows: Sequence[NDArray[np.int32]], on_progress: OnProgress | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Label probabilities of every window token; see `cprs_core.scorer.Scorer.score`.
+
+        Raises:
+            NonFiniteScoresError: a window's scores are not numbers.
+            DeviceError: a single window does not fit the device, or the device failed.
+        """
+        results: list[NDArray[np.float32]] = [np.empty((0, len(LABELS) * len(prefix.tags)), np.float32)] * len(windows)
+        total = sum(len(window) for window in windows)
+        done = 0
+        with self._turn, torch.inference_mode(), _on(self.device):
+            try:
+                rows = self._critic.tag_rows([self._ids(self.tokenizer.word_ids(tag)) for tag in prefix.tags])
+                waiting = deque(_batches([len(window) for window in windows], len(prefix), self.batch_tokens))
+                running: deque[_Running] = deque()
+                while waiting or running:
+                    if waiting:
+                        batch = waiting.popleft()
+                        try:
+                            running.append(self._send(prefix, windows, batch, rows))
+                        except torch.cuda.OutOfMemoryError as error:
+                            waiting.extendleft(
+                                reversed(self._halves(batch, len(prefix) + len(windows[batch[0]]), error))
+                            )
+                            continue
+                    if len(running) > _IN_FLIGHT or not waiting:
+                        batch, scores = running.popleft().wait()
+                        for index, part in zip(batch, scores, strict=True):
+                            if not np.isfinite(part).all():
+                                raise NonFiniteScoresError(self.name, self.dtype, index, windows[index])
+                            results[index] = part
+                            done += len(part)
+                        if on_progress is not None:
+                            on_progress(done, total)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                if isinstance(error, DeviceError | NonFiniteScoresError) or self.device.type == "cpu":
+                    raise
+                reason = " ".join(str(error).split())[:300]
+                raise DeviceError(
+                    f"{self.device} failed while {self.name} ran on it ({reason}); load the critic again"
+                ) from error
+        self.overhead = Overhead(total, len(prefix) * len(windows))
+        return results
+
+    def _send(
+        self, prefix: Prefix, windows: Sequence[NDArray[np.int32]], batch: list[int], rows: Tensor | None
+    ) -> _Running:
+        """Queues one forward pass over windows of one length, and the copy of its scores to the host."""
+        p = len(prefix)
+        ids = np.stack([np.concatenate([prefix.ids, windows[index]]) for index in batch])
+        hidden = self._critic(self._ids(ids))  # (w, p + n, hidden)
+        context = hidden[:, p:].flatten(0, 1)
+        scores = self._critic.scores(context, rows, len(prefix.tags)).view(len(batch), ids.shape[1] - p, -1)
+        if self.device.type != "cuda":
+            return _Running(batch, scores.cpu(), None)
+        copy = torch.empty(scores.shape, dtype=scores.dtype, pin_memory=True)
+        copy.copy_(scores, non_blocking=True)
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        return _Running(batch, copy, event)
+
+    def _halves(self, batch: list[int], length: int, error: Exception) -> list[list[int]]:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            raise DeviceError(
+                f"{self.device} has no memory left for one window of {length:,} tokens with {self.name} in "
+                f"{self.dtype}; free some, load it with dtype='fp8' or spread it over more GPUs (device='auto')"
+            ) from error
+        half = len(batch) // 2
+        self.batch_tokens = half * length
+        _log.warning(
+            "%s ran out of memory with %d windows of %d tokens at a time; going on with %d",
+            *(self.device, len(batch), length, half),
+        )
+        return [batch[:half], batch[half:]]
+
+    def _ids(self, values: NDArray) -> Tensor:
+        ids = torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64))
+        return (
+            ids.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else ids.to(self.device)
+        )
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A forward pass that the device may still be busy with."""
+
+    batch: list[int]
+    scores: Tensor  # (w, n, columns) on the host
+    event: torch.cuda.Event | None
+
+    def wait(self) -> tuple[list[int], NDArray[np.float32]]:
+        if self.event is not None:
+            self.event.synchronize()
+        return self.batch, self.scores.numpy()
+
+
+def _on(device: torch.device) -> torch.cuda.device:
+    """The current GPU of this thread; without a GPU it changes nothing."""
+    return torch.cuda.device(device if device.type == "cuda" else -1)
+
+
+def _batches(lengths: list[int], prefix: int, batch_tokens: int) -> list[list[int]]:
+    """Window indices of each forward pass: windows of one length only, longest first."""
+    of_length: dict[int, list[int]] = {}
+    for index, length in enumerate(lengths):
+        of_length.setdefault(length, []).append(index)
+    batches = []
+    for length in sorted(of_length, reverse=True):
+        rows = max(1, batch_tokens // max(1, length + prefix))
+        batches += [of_length[length][i : i + rows] for i in range(0, len(of_length[length]), rows)]
+    return batches
