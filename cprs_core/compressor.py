@@ -26,7 +26,7 @@ from cprs_core.instructions import Preset, resolve_instruction
 from cprs_core.lexical import asked_ids, bm25
 from cprs_core.reading import read_windows
 from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer, Staged
-from cprs_core.selection import GRANULARITIES, Candidates, Granularity, best_first, choose, explain
+from cprs_core.selection import DECODERS, GRANULARITIES, Candidates, Granularity, best_first, choose, explain
 from cprs_core.stopwatch import Stopwatch
 from cprs_core.stream import Selection, Stream, StreamReader, describe
 from cprs_core.types import Compression, Document, DocumentUsage, ScoredSegment, Span, Usage
@@ -770,10 +770,11 @@ def smallest_budget(max_tokens: int | None, ratio: float | None, input_tokens: i
 def _granularity(granularity: str | Granularity, preset: Preset) -> Granularity:
     if not isinstance(granularity, str):
         return granularity
-    if preset.granularity not in GRANULARITIES:
-        names = ", ".join(repr(name) for name in [*GRANULARITIES, "auto"])
+    known = GRANULARITIES | DECODERS
+    if preset.granularity not in known:
+        names = ", ".join(repr(name) for name in [*known, "auto"])
         raise InputError(f"granularity is {granularity!r}; it must be one of {names}, or a function")
-    return GRANULARITIES[preset.granularity]
+    return known[preset.granularity]
 
 
 def _identity(scorer: Scorer) -> str:

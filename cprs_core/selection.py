@@ -130,22 +130,25 @@ def by_released_rules(
         gap: fewer O tokens than this between two tagged tokens of a window are counted in.
         min_tokens: spans of at most so many tokens are dropped.
         complete_sentences: spans grow to the sentence marks (``. : ? ! " newline``, also the wide ones) around them.
+
+    A span's score is the mean over its tagged tokens, which is above 0.5: none falls to the default threshold.
     """
     bounds = context.context.document_bounds
     cuts = np.unique(np.append(context.windows[:, 1], context.context.first_tokens(bounds)))[1:]
     part = np.searchsorted(cuts, np.arange(len(context.context.ids)), side="right")  # window and document of each token
     starts, ends, scores, tags = [], [], [], []
-    keep = context.keep
-    sums = np.concatenate([np.zeros((1, keep.shape[1])), np.cumsum(keep, axis=0, dtype=np.float64)])
-    for tag in range(keep.shape[1]):
+    for tag in range(context.keep.shape[1]):
         tagged = np.flatnonzero(context.scores[:, 4 * tag : 4 * tag + 4].argmax(axis=1) != O)
         new = np.append(True, (np.diff(tagged) > gap) | (np.diff(part[tagged]) > 0))[: len(tagged)]
         first, last = tagged[new], tagged[np.append(new[1:], True)[: len(tagged)]]
+        sums = np.append(0.0, np.cumsum(context.keep[tagged, tag], dtype=np.float64))
+        begin, end = np.searchsorted(tagged, first), np.searchsorted(tagged, last, side="right")
+        means = (sums[end] - sums[begin]) / np.maximum(end - begin, 1)
         long = last + 1 - first > min_tokens
-        first, last = first[long], last[long]
+        first, last, means = first[long], last[long], means[long]
         starts.append(context.context.starts[first])
         ends.append(_span_ends(context.context, last))
-        scores.append((sums[last + 1, tag] - sums[first, tag]) / (last + 1 - first))
+        scores.append(means)
         tags.append(np.full(len(first), tag))
     order = np.argsort(np.concatenate(starts), kind="stable")
     start, end = np.concatenate(starts)[order], np.concatenate(ends)[order]
@@ -162,8 +165,9 @@ GRANULARITIES: dict[str, Granularity] = {
     "line": by_line,
     "paragraph": by_paragraph,
     "document": by_document,
-    "released": by_released_rules,
 }
+# Names that are no granularity of ours, but can be asked for in the same place.
+DECODERS: dict[str, Granularity] = {"released": by_released_rules}
 
 
 def _span_ends(context: Context, last_tokens: NDArray[np.int64]) -> NDArray[np.int64]:

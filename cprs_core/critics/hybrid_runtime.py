@@ -62,8 +62,7 @@ class HybridScorer:
         self.name = name
         self.tokenizer = tokenizer
         self.window_tokens = window_tokens
-        # The released server keeps every span that its decoder finds.
-        self.thresholds: Mapping[str, float] = {"released": 0.0, **(thresholds or {})}
+        self.thresholds: Mapping[str, float] = dict(thresholds or {})
         weight = critic.cls_head.weight
         self.device = critic.model.embed_tokens.weight.device
         self.dtype = dtype or str(weight.dtype).removeprefix("torch.")
