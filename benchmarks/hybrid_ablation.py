@@ -36,7 +36,7 @@ from cprs_core.critics.hybrid_checkpoint import HybridConfig, load_hybrid, save_
 from cprs_core.critics.memory import WeightFormat
 from cprs_core.scorer import LABELS, OUTSIDE
 from cprs_core.selection import decode_spans
-from cprs_core.training.hybrid import HybridBatch, HybridTraining, fit, init_matching
+from cprs_core.training.hybrid import HybridBatch, HybridTraining, TagWords, fit, init_matching
 from cprs_core.training.needles import OUTSIDE_WORD, TAGS, UNCOUNTED, Examples, corpus_lines, make_examples
 
 _WORDS = (
@@ -216,7 +216,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         weights = sum(parameter.numel() for parameter in critic.parameters())
         stages = [(short, int(0.5 * args.steps)), (long, args.steps)]
         began = time.perf_counter()
-        steps = fit(critic, batches(stages, args.batch_tokens, device, 4), tag_ids, training, _show)
+        words = TagWords.of(chat, TAGS, critic)
+        steps = fit(critic, batches(stages, args.batch_tokens, device, 4), words, training, _show)
         seconds = time.perf_counter() - began
         scores = predict(critic, held_out, tag_ids, 65_536)
         results[name] = {"weights": weights, "bidirectional_from": first, "steps": steps, "seconds": round(seconds, 1)}
@@ -265,7 +266,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--variants", nargs="*", choices=["hybrid", "causal", "bidirectional"])
     parser.add_argument("--seconds", type=float, default=None, help="most seconds per variant, beside --steps")
-    parser.add_argument("--steps", type=int, default=2_500)
+    parser.add_argument("--steps", type=int, default=3_000)
     parser.add_argument("--windows", type=int, default=60_000, help="short windows; half as many long ones")
     parser.add_argument("--held-out", type=int, default=3_000)
     parser.add_argument("--length", type=int, default=WINDOW_TOKENS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cprs_core.critics.chat_tokenizer import ChatTokenizer
 from cprs_core.critics.hybrid import HybridCritic
 from cprs_core.scorer import OUTSIDE
 
@@ -53,7 +54,7 @@ class HybridBatch:
     """Windows of one length on the critic's device.
 
     ``ids`` (int64, (w, n)); ``labels`` (int64, (w, n)): index into `cprs_core.scorer.LABELS`, -1 for positions that do
-    not count; ``tags`` (int64, (w,)): row of ``tag_ids``, the ids of the tag words, of each window.
+    not count; ``tags`` (int64, (w,)): index into `TagWords.tags`.
     """
 
     ids: Tensor
@@ -61,38 +62,46 @@ class HybridBatch:
     tags: Tensor
 
 
+@dataclass(frozen=True)
+class TagWords:
+    """Ids of the words that tokens are named by: int64 (pieces,) for each tag, and for "nothing of the kind"."""
+
+    tags: list[Tensor]
+    outside: Tensor | None
+
+    @classmethod
+    def of(cls, tokenizer: ChatTokenizer, tags: Sequence[str], critic: HybridCritic) -> TagWords:
+        """The ids of ``tags`` and of the critic's own outside word, on the critic's device."""
+        device = critic.model.embed_tokens.weight.device
+        outside = torch.tensor(critic.outside_ids, device=device) if critic.outside_ids else None
+        return cls([torch.from_numpy(tokenizer.word_ids(tag)).long().to(device) for tag in tags], outside)
+
+
 OnStep = Callable[[int, float, dict[str, float]], None]  # step, progress in 0..1, losses
 
 
 def hybrid_losses(
-    critic: HybridCritic, batch: HybridBatch, tag_ids: list[Tensor], config: HybridTraining
+    critic: HybridCritic, batch: HybridBatch, words: TagWords, config: HybridTraining
 ) -> dict[str, Tensor]:
-    """Losses by name, and "loss", their weighted sum.
-
-    Args:
-        tag_ids: int64 (pieces,) ids of every tag word that the batch may name.
-    """
+    """Losses by name, and "loss", their weighted sum. Nothing here makes the host wait for the device."""
     hidden = critic(batch.ids)  # (w, n, hidden)
-    labels = batch.labels
-    counts = (labels != OUTSIDE) | (torch.rand(labels.shape, device=labels.device) < config.outside)
-    counts &= labels >= 0
-    chosen = hidden[counts]  # (tokens, hidden)
-    target = labels[counts]
-    logits = critic.cls_head(chosen).float()
-    if config.focal:
-        logs = logits.log_softmax(-1)
-        right = logs.gather(1, target[:, None]).squeeze(1)
-        losses = {"position": (-((1.0 - right.exp()) ** config.focal) * right).mean()}
-    else:
-        losses = {"position": F.cross_entropy(logits, target)}
+    drawn = torch.rand(batch.labels.shape, device=hidden.device) < config.outside
+    counts = ((batch.labels != OUTSIDE) | drawn) & (batch.labels >= 0)
+    share = counts.float() / counts.sum().clamp_min(1)  # (w, n)
+    target = batch.labels.clamp_min(0)
+    logs = critic.cls_head(hidden).float().log_softmax(-1)  # (w, n, 4)
+    right = logs.gather(-1, target[..., None]).squeeze(-1)
+    hard = (1.0 - right.exp()) ** config.focal if config.focal else 1.0
+    losses = {"position": -(hard * right * share).sum()}
     total = losses["position"]
-    if critic.tag_head is not None and critic.outside_ids:
-        outside = critic.words[list(critic.outside_ids)].mean(dim=0)
-        words = torch.stack([critic.words[ids].mean(dim=0) for ids in tag_ids])  # (tags, hidden)
-        of_token = batch.tags[:, None].expand_as(labels)[counts]
-        named = (chosen * words[of_token].to(chosen.dtype)).sum(-1).float()
-        against = (chosen @ outside.to(chosen.dtype)).float()
-        losses["tag"] = F.binary_cross_entropy_with_logits(named - against, (target != OUTSIDE).float())
+    if critic.tag_head is not None and words.outside is not None:
+        outside = critic.words[words.outside].mean(dim=0)  # (hidden,)
+        rows = torch.stack([critic.words[ids].mean(dim=0) for ids in words.tags])  # (tags, hidden)
+        named = torch.einsum("wnh,wh->wn", hidden, rows[batch.tags].to(hidden.dtype)).float()
+        against = (hidden @ outside.to(hidden.dtype)).float()
+        inside = (target != OUTSIDE).float()
+        tag = F.binary_cross_entropy_with_logits(named - against, inside, reduction="none")
+        losses["tag"] = (tag * share).sum()
         total = total + config.tag * losses["tag"]
     return losses | {"loss": total}
 
@@ -100,7 +109,7 @@ def hybrid_losses(
 def fit(
     critic: HybridCritic,
     batches: Iterable[HybridBatch],
-    tag_ids: list[Tensor],
+    words: TagWords,
     config: HybridTraining,
     on_step: OnStep | None = None,
 ) -> int:
@@ -131,7 +140,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _schedule(progress, config.warmup)
         with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
-            losses = hybrid_losses(critic, batch, tag_ids, config)
+            losses = hybrid_losses(critic, batch, words, config)
         losses["loss"].backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(critic.parameters(), 1.0)
         optimizer.step()
