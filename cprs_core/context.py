@@ -143,7 +143,8 @@ class ScoredContext:
 
 def read_context(texts: Sequence[str], tokenizer: Tokenizer) -> Context:
     """Tokenise every text once."""
-    tokens = [tokenizer.encode(text) for text in texts]
+    encode_batch = getattr(tokenizer, "encode_batch", None)  # several texts at once, where a tokenizer can
+    tokens = encode_batch(texts) if encode_batch is not None else [tokenizer.encode(text) for text in texts]
     bounds = np.cumsum([0, *(len(text) for text in texts)], dtype=np.int64)
     bases = bounds[:-1].tolist()
     empty = np.empty(0, dtype=np.int64)

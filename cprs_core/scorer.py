@@ -57,7 +57,10 @@ class Prefix:
 
 
 class Tokenizer(Protocol):
-    """Text to token ids in the critic's own vocabulary and wire format."""
+    """Text to token ids in the critic's own vocabulary and wire format.
+
+    Optional: ``encode_batch(texts)``, the same as `encode` of each, where many texts at once are faster.
+    """
 
     def encode(self, text: str) -> Tokens:
         """Tokens of ``text``; nothing inside ``text`` is ever read as a control token."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from cprs_core.types import replace_surrogates
 # Long texts are cut at line breaks or blanks into pieces of about this many characters, which are encoded in parallel.
 # WordPiece never joins over a blank, so the tokens are the same as in one piece.
 _PIECE_CHARACTERS = 8_192
+_BATCH_CHARACTERS = 1_000_000
 _LINE_OR_BLANK = re.compile(r"\n|\s")
 
 # A run without blanks that the vocabulary cannot spell (a checksum, an encoded image) is one unknown token however long
@@ -66,18 +68,33 @@ class WordPieceTokenizer:
 
     def encode(self, text: str) -> Tokens:
         """Tokens of ``text``; nothing inside it is ever read as a control token."""
-        text = replace_surrogates(text)
-        borders = _piece_borders(text)
-        pieces = [text[a:b] for a, b in itertools.pairwise(borders)]
-        encodings = self._tokenizer.encode_batch(pieces, add_special_tokens=False)
-        ids = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
-        offsets = [
-            np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) + base
-            for encoding, base in zip(encodings, borders, strict=False)
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Tokens]:
+        """Tokens of each text, as `encode` gives them; many are read in parallel, as pieces of one are."""
+        found: list[Tokens] = []
+        for batch in _batches(texts):
+            found += self._encode_batch([replace_surrogates(text) for text in batch])
+        return found
+
+    def _encode_batch(self, texts: list[str]) -> list[Tokens]:
+        borders = [_piece_borders(text) for text in texts]
+        ranges = [
+            (text, *piece) for text, cuts in zip(texts, borders, strict=True) for piece in itertools.pairwise(cuts)
         ]
-        all_ids = np.concatenate(ids) if ids else np.empty(0, dtype=np.int32)
-        all_offsets = np.concatenate(offsets) if offsets else np.empty((0, 2), dtype=np.int64)
-        return self._cut_unknown_runs(all_ids, all_offsets)
+        encodings = self._tokenizer.encode_batch([text[a:b] for text, a, b in ranges], add_special_tokens=False)
+        ids = [encoding.ids for encoding in encodings]
+        counts = np.array([len(part) for part in ids], dtype=np.int64)
+        total = int(counts.sum())
+        all_ids = np.fromiter(itertools.chain.from_iterable(ids), np.int32, total)
+        pairs = itertools.chain.from_iterable(encoding.offsets for encoding in encodings)
+        offsets = np.fromiter(itertools.chain.from_iterable(pairs), np.int64, 2 * total).reshape(-1, 2)
+        offsets += np.repeat(np.array([a for _, a, _ in ranges], dtype=np.int64), counts)[:, None]
+        pieces = np.array([max(0, len(cuts) - 1) for cuts in borders], dtype=np.int64)
+        owner = np.repeat(np.repeat(np.arange(len(texts)), pieces), counts)
+        tokens, owner = self._cut_unknown_runs(all_ids, offsets, owner)
+        cuts = np.searchsorted(owner, np.arange(len(texts) + 1)).tolist()
+        return [Tokens(tokens.ids[a:b], tokens.starts[a:b], tokens.ends[a:b]) for a, b in itertools.pairwise(cuts)]
 
     def encode_prefix(self, instruction: str, query: str, tags: tuple[str, ...]) -> Prefix:
         """``[CLS] instruction [SEP] query [SEP]``."""
@@ -101,15 +118,32 @@ class WordPieceTokenizer:
             raise CheckpointError(f"the tokenizer has no {name} token; it is not one of a BERT-like critic")
         return int(id)
 
-    def _cut_unknown_runs(self, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> Tokens:
+    def _cut_unknown_runs(
+        self, ids: NDArray[np.int32], offsets: NDArray[np.int64], owner: NDArray[np.int64]
+    ) -> tuple[Tokens, NDArray[np.int64]]:
+        """Tokens, and the text that each belongs to, with unknown runs in parts."""
         starts, ends = offsets[:, 0], offsets[:, 1]
         parts = np.where(ids == self._unknown, -(-(ends - starts) // _UNKNOWN_CHARACTERS), 1)
         if not len(ids) or int(parts.max()) <= 1:
-            return Tokens(ids, np.ascontiguousarray(starts), np.ascontiguousarray(ends))
+            return Tokens(ids, np.ascontiguousarray(starts), np.ascontiguousarray(ends)), owner
         first = np.repeat(np.cumsum(parts) - parts, parts)
         begin = np.repeat(starts, parts) + _UNKNOWN_CHARACTERS * (np.arange(int(parts.sum())) - first)
         stop = np.where(np.repeat(parts, parts) == 1, np.repeat(ends, parts), begin + _UNKNOWN_CHARACTERS)
-        return Tokens(np.repeat(ids, parts), begin, np.minimum(stop, np.repeat(ends, parts)))
+        return Tokens(np.repeat(ids, parts), begin, np.minimum(stop, np.repeat(ends, parts))), np.repeat(owner, parts)
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Neighbours of together about `_BATCH_CHARACTERS` characters: the library needs some hundred bytes per token."""
+    batch: list[str] = []
+    room = _BATCH_CHARACTERS
+    for text in texts:
+        batch.append(text)
+        room -= len(text)
+        if room <= 0:
+            yield batch
+            batch, room = [], _BATCH_CHARACTERS
+    if batch:
+        yield batch
 
 
 def _piece_borders(text: str) -> list[int]:

@@ -1,0 +1,71 @@
+"""Tokens are the same whether texts are read alone, together, whole or in pieces."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as RustTokenizer
+
+from cprs_core.critics import embedded_folder
+from cprs_core.critics.wordpiece import WordPieceTokenizer
+from cprs_core.scorer import Tokens, WordTokenizer
+from cprs_core.types import replace_surrogates
+from tests.core.texts import NASTY, any_text
+from tests.core.tiny import tiny_tokenizer
+
+TINY = WordPieceTokenizer(tiny_tokenizer())
+PROSE = "Ada King signed the lease on Monday, in Zürich; nobody knew why.\nIt rained all day. "
+
+
+def rows(tokens: Tokens) -> list[tuple[int, int, int]]:
+    return list(zip(tokens.ids.tolist(), tokens.starts.tolist(), tokens.ends.tolist(), strict=True))
+
+
+@given(st.lists(any_text, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_texts_together_are_texts_alone(texts: list[str]) -> None:
+    assert [rows(tokens) for tokens in TINY.encode_batch(texts)] == [rows(TINY.encode(text)) for text in texts]
+
+
+def test_batches_of_texts_are_texts_alone() -> None:
+    texts = [*NASTY.values(), "", PROSE * 7_000, "", PROSE, PROSE * 7_000, PROSE]
+    tokens = TINY.encode_batch(texts)
+    assert [len(part) for part in tokens] == [len(TINY.encode(text)) for text in texts]
+    assert rows(tokens[-1]) == rows(TINY.encode(PROSE))
+    assert rows(tokens[-2])[-20:] == rows(TINY.encode(texts[-2]))[-20:]
+
+
+def test_pieces_of_a_long_text_are_the_text_read_whole() -> None:
+    """The library's own tokens of the whole text, in one call."""
+    rust = RustTokenizer.from_file(str(embedded_folder() / "tokenizer.json"))
+    rust.no_truncation()
+    rust.encode_special_tokens = True
+    ours = WordPieceTokenizer(rust)
+    text = "".join(f"{index} {PROSE}{nasty} " for index, nasty in enumerate(list(NASTY.values()) * 12))
+    text = replace_surrogates(text).replace("x" * 3_000, "").replace("y" * 3_000, "")
+    whole = rust.encode(text, add_special_tokens=False)
+    tokens = ours.encode(text)
+    assert len(text) > 20_000
+    known = tokens.ids != ours.unknown_id  # long unknown runs count as several tokens
+    theirs = [(id, *range_) for id, range_ in zip(whole.ids, whole.offsets, strict=True) if id != ours.unknown_id]
+    assert [row for row, is_known in zip(rows(tokens), known, strict=True) if is_known] == theirs
+
+
+def test_no_texts_no_tokens() -> None:
+    assert TINY.encode_batch([]) == []
+    assert len(TINY.encode("")) == 0
+
+
+def test_words_have_the_same_ids_in_every_tokenizer_and_decode() -> None:
+    first, second = WordTokenizer(), WordTokenizer()
+    second.encode("other words before")
+    ids = first.encode("Ada signed the lease")
+    assert np.array_equal(ids.ids, second.encode("Ada signed the lease").ids)
+    assert first.decode(ids.ids) == "ada signed the lease"
+
+
+def test_decoded_tokens_are_tokens_of_the_same_text() -> None:
+    tokens = WordPieceTokenizer.from_file(embedded_folder() / "tokenizer.json")
+    ids = tokens.encode(PROSE).ids
+    assert np.array_equal(tokens.encode(tokens.decode(ids)).ids, ids)
