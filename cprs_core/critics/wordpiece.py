@@ -18,7 +18,7 @@ from cprs_core.types import replace_surrogates
 # Long texts are cut at line breaks or blanks into pieces of about this many characters, which are encoded in parallel.
 # WordPiece never joins over a blank, so the tokens are the same as in one piece.
 _PIECE_CHARACTERS = 8_192
-_BATCH_CHARACTERS = 1_000_000
+_BATCH_CHARACTERS = 262_144
 _LINE_OR_BLANK = re.compile(r"\n|\s")
 
 # A run without blanks that the vocabulary cannot spell (a checksum, an encoded image) is one unknown token however long

@@ -29,7 +29,7 @@ def test_texts_together_are_texts_alone(texts: list[str]) -> None:
 
 
 def test_batches_of_texts_are_texts_alone() -> None:
-    texts = [*NASTY.values(), "", PROSE * 7_000, "", PROSE, PROSE * 7_000, PROSE]
+    texts = [*NASTY.values(), "", PROSE * 2_000, "", PROSE, PROSE * 2_000, PROSE]
     tokens = TINY.encode_batch(texts)
     assert [len(part) for part in tokens] == [len(TINY.encode(text)) for text in texts]
     assert rows(tokens[-1]) == rows(TINY.encode(PROSE))
