@@ -155,7 +155,8 @@ def _only(record: Record, tag: str) -> Record:
 def views_of(sets: list[EvidenceSet]) -> tuple[dict[str, View], dict[str, list[str]]]:
     """A view for every tag of the records, and the names of each set's views.
 
-    Tags that `VIEWS` knows are taught as it says; for others whole sentences are kept, under the tag's own word.
+    Tags that `VIEWS` knows are taught as it says; for others whole sentences are kept, under the tag's own word. Where
+    one query is asked of several documents, what answers it in a neighbouring document is right there too.
     """
     views = dict(VIEWS)
     of_tag = {view.tag: name for name, view in reversed(VIEWS.items())}
@@ -165,8 +166,15 @@ def views_of(sets: list[EvidenceSet]) -> tuple[dict[str, View], dict[str, list[s
             if tag not in of_tag:
                 views[tag] = View(tag, (f"Extract the sentences about the query; tag them with '{tag}'.",), (tag,))
                 of_tag[tag] = tag
-            names.setdefault(one.name, []).append(of_tag[tag])
+            name = of_tag[tag]
+            views[name] = replace(views[name], shared=views[name].shared or _asks_again(one))
+            names.setdefault(one.name, []).append(name)
     return views, names
+
+
+def _asks_again(one: EvidenceSet) -> bool:
+    asked = {(record.query, record.documents[0]) for record in one.records}
+    return len({query for query, _ in asked}) < len(asked)
 
 
 def _config(args: argparse.Namespace, base: Path, name: str, *, steps: int, learning_rate: float) -> Any:

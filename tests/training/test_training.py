@@ -392,3 +392,30 @@ def test_records_of_one_tag_are_not_taken_for_those_of_another() -> None:
     assert [record.query for record in sport.records] == ["q2", "q3"]
     views, names = views_of([payment, sport])
     assert [views[name].tag_words for one_name in names.values() for name in one_name] == [("payment",), ("sport",)]
+
+
+def test_a_query_that_is_asked_of_many_documents_is_right_in_each_of_them(tmp_path: Path) -> None:
+    one = EvidenceSet("reports")
+    for number, part in enumerate(("pump", "belt", "fan")):
+        text = f"We came early. The {part} was cracked. We left."
+        document = one.add_document(text, str(number))
+        one.records.append(
+            Record("What broke?", (document,), (Evidence(document, 15, text.index(" We left"), "finding"),))
+        )
+    views, _ = views_of([one])
+    assert views["finding"].shared
+    corpus, tokenizer = word_corpus([one])
+    vocabulary = replace(
+        word_vocabulary(500),
+        instructions={"finding": [np.array([1], np.int32)]},
+        tag_words={"finding": 3, "a": 4, "b": 5, "c": 6},
+    )
+    sampler = WindowSampler(corpus, vocabulary, [Source("reports", "finding", 1.0)], 3, NO_AUGMENTATION, views=views)
+    batch = sampler.batch(length=64, groups=4, windows=2)
+    names = {id: word for word, id in tokenizer.vocabulary.items()}
+    for row in range(len(batch.ids)):
+        cracked = [names[int(id)] == "cracked" for id in batch.ids[row]]
+        assert all(batch.labels[row][cracked] != LABELS.index("O"))
+    assert not views_of([EvidenceSet("one", one.texts, one.groups, one.languages, one.records[:1])])[0][
+        "finding"
+    ].shared
