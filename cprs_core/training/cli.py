@@ -52,7 +52,8 @@ def add_train_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Trains and writes ``--out``. Raises InputError for what the user can put right."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("accelerate").setLevel(logging.WARNING)
+    for noisy in ("accelerate", "bm25s"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     _check(args)
     folder = _train_recipe(args) if args.recipe else _train_records(args)
     sys.stdout.write(f"{folder}\n")
