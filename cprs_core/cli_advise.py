@@ -54,7 +54,7 @@ def add_advise_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--critic", metavar="DIR", help="a critic's folder, for measuring; else the embedded one")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8")
     parser.add_argument("--json", action="store_true", help="the advice as JSON")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw both ways into a PNG, SVG or PDF")
     parser.set_defaults(run=run)

@@ -77,7 +77,7 @@ def add_critic_options(parser: argparse.ArgumentParser) -> None:
     critic = parser.add_argument_group("critic")
     critic.add_argument("--critic", metavar="DIR", help="a critic's folder; the embedded one by default")
     critic.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    critic.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    critic.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8")
 
 
 def run_compress(args: argparse.Namespace) -> int:

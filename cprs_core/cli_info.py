@@ -67,4 +67,5 @@ def _critic(scorer: Any, critic: str | None, seconds: float) -> Iterator[tuple[s
     if device is not None:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
         yield "device", f"{device} ({name})"
-        yield "dtype", str(getattr(scorer, "dtype", "")).removeprefix("torch.")
+        dtype = str(getattr(scorer, "dtype", "")).removeprefix("torch.")
+        yield "dtype", "int8 linear layers, float32 elsewhere" if dtype == "int8" else dtype

@@ -86,8 +86,8 @@ class Compressor:
             path: a critic's folder, or the name of one on the Hugging Face hub; None for `cprs-mini`, which is inside
                 the package.
             device: "auto" (a GPU where there is one; large critics use all of them), "cpu", "cuda", "cuda:1", "mps".
-            dtype: "auto" (what is fastest and safe on the device), "float32", "bfloat16", "float16"; for hybrid critics
-                also "fp8".
+            dtype: "auto" (what is fastest and safe on the device), "float32", "bfloat16", "float16", on CPUs
+                "int8"; for hybrid critics also "fp8".
             recall_risk: the share of recall that may be lost for speed, 0.005 say: the critic then reads only windows
                 that share enough with the query (`CascadeScorer`). None reads everything.
             cache: see `Compressor`.

@@ -53,15 +53,17 @@ class EncoderLayer(nn.Module):
             x (float, (total, hidden)): tokens of all windows end to end, equal lengths next to each other.
             groups: (windows, length) of each run of equally long windows; their products sum to ``total``.
         """
-        qkv = self.qkv(x)  # (total, 3 * hidden)
+        x = self.attention_norm(x + self.attention_out(self.attend(self.qkv(x), groups)))
+        return self.norm(x + self.down(F.gelu(self.up(x))))
+
+    def attend(self, qkv: Tensor, groups: list[tuple[int, int]]) -> Tensor:
+        """Attention inside each window: (total, 3 * hidden) -> (total, hidden)."""
         sizes = [windows * length for windows, length in groups]
         attended = [
             self._attend(part, windows, length)
-            for part, (windows, length) in zip(qkv.split(sizes), groups, strict=True)
+            for part, (windows, length) in zip(torch.split(qkv, sizes), groups, strict=True)
         ]
-        mixed = attended[0] if len(attended) == 1 else torch.cat(attended)
-        x = self.attention_norm(x + self.attention_out(mixed))
-        return self.norm(x + self.down(F.gelu(self.up(x))))
+        return attended[0] if len(attended) == 1 else torch.cat(attended)
 
     def _attend(self, qkv: Tensor, windows: int, length: int) -> Tensor:
         q, k, v = qkv.view(windows, length, 3, self.heads, -1).permute(

@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cprs_core.critics.int8 import is_supported as int8_is_supported
+from cprs_core.critics.int8 import with_int8_layers
+from cprs_core.critics.threads import bound_threads
 from cprs_core.critics.token_critic import TokenCritic
 from cprs_core.critics.wordpiece import WordPieceTokenizer
 from cprs_core.errors import CPRSError, DeviceError
@@ -17,9 +21,27 @@ from cprs_core.scorer import LABELS, OnProgress, Prefix
 
 _log = logging.getLogger(__name__)
 
-# Tokens of one forward pass. On a CPU small batches stay in the caches and report progress often.
-_BATCH_TOKENS = {"cpu": 4_096, "cuda": 131_072, "mps": 16_384}
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Tokens of one forward pass. On a CPU two windows a thread stay near the caches and share what is done once a batch.
+_BATCH_TOKENS = {"cuda": 131_072, "mps": 16_384}
+_WINDOWS_PER_THREAD, _LARGEST_CPU_BATCH = 2, 16_384
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
+
+# What sets the int8 steps of activations: prose, names, numbers, code and another script under one query.
+_SAMPLE_QUERY = "Which team signed the contract, and when does it end?"
+_SAMPLE = """\
+Minutes of the meeting on 14 March 2019. Ada King signed the contract for the survey team; it runs for six years and
+ends in 2025. The roof was repaired in May, at a cost of $12,480.50. "We could not have waited," said Mr Obermeier, who
+had measured it twice. Nobody objected. The harbour office has since moved to Oslo (see appendix B, page 117).
+
+The proteins of this family bind calcium and are found in most tissues; their role in memory is disputed. By 1871 the
+town had 3,204 inhabitants, two mills and a railway, which the war interrupted for almost ten years.
+
+def total(rows: list[dict[str, int]]) -> int:
+    return sum(row["amount"] for row in rows if row.get("state") != "closed")
+
+2024-05-01T10:22:31Z ERROR worker-7 connection to 10.0.3.18:5432 refused, retry 3 of 5 (id=f3a9-77c1)
+租约由王女士于周五签署，为期六年。Вчера договор подписала Анна. El contrato termina en diciembre.
+"""
 
 
 class CriticScorer:
@@ -47,9 +69,17 @@ class CriticScorer:
         self.thresholds: Mapping[str, float] = dict(thresholds or {})
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
-        self.batch_tokens = batch_tokens or _BATCH_TOKENS.get(self.device.type, 16_384)
-        self._critic = critic.to(device=self.device, dtype=self.dtype).eval()
+        if self.device.type == "cpu":
+            bound_threads()
+            usual = min(_WINDOWS_PER_THREAD * window_tokens * torch.get_num_threads(), _LARGEST_CPU_BATCH)
+        else:
+            usual = _BATCH_TOKENS.get(self.device.type, 16_384)
+        self.batch_tokens = batch_tokens or usual
         self._turn = threading.Lock()
+        floating = torch.float32 if self.dtype == torch.int8 else self.dtype
+        self._critic = critic.to(device=self.device, dtype=floating).eval()
+        if self.dtype == torch.int8:
+            self._critic = with_int8_layers(self._critic, self._read_sample)
 
     @property
     def fingerprint(self) -> str:
@@ -64,7 +94,7 @@ class CriticScorer:
         total = sum(len(window) for window in windows)
         done = 0
         with self._turn, torch.inference_mode():
-            rows = self._critic.tag_rows([self._ids(self.tokenizer.word_ids(tag)) for tag in prefix.tags])
+            rows = self._tag_rows(prefix)
             for batch in _batches([len(window) for window in windows], len(prefix), self.batch_tokens):
                 scores = self._forward(prefix, [windows[index] for index in batch], rows)
                 lengths = [len(windows[index]) for index in batch]
@@ -74,6 +104,16 @@ class CriticScorer:
                 if on_progress is not None:
                     on_progress(done, total)
         return results
+
+    def _read_sample(self, critic: TokenCritic) -> None:
+        prefix = self.tokenizer.encode_prefix("Extract the sentences that answer it.", _SAMPLE_QUERY, ("fact",))
+        prefix = replace(prefix, ids=prefix.ids[: self.window_tokens // 2])
+        room = self.window_tokens - len(prefix)
+        with torch.inference_mode():
+            self._forward(prefix, [self.tokenizer.encode(_SAMPLE).ids[:room]], self._tag_rows(prefix))
+
+    def _tag_rows(self, prefix: Prefix) -> torch.Tensor:
+        return self._critic.tag_rows([self._ids(self.tokenizer.word_ids(tag)) for tag in prefix.tags])
 
     def _forward(self, prefix: Prefix, windows: list[NDArray[np.int32]], rows: torch.Tensor) -> NDArray[np.float32]:
         """float32, (sum of lengths, tags * 4), windows in the order given: equal lengths next to each other."""
@@ -133,15 +173,21 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The number format of the weights; "auto" is bfloat16 on a GPU that has it, else float32.
+    """The number format of the weights; "auto" is bfloat16 on a GPU and int8 on a CPU that has it, else float32.
+
+    "int8" is that of the encoder's linear layers; see `cprs_core.critics.int8`.
 
     Raises:
-        DeviceError: an unknown name.
+        DeviceError: an unknown name, or int8 where the device has no instructions for it.
     """
     if dtype == "auto":
+        if device.type == "cpu":
+            return torch.int8 if int8_is_supported() else torch.float32
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     if dtype not in _DTYPES:
         raise DeviceError(f"there is no dtype {dtype!r}; choose 'auto' or one of: {', '.join(_DTYPES)}")
+    if dtype == "int8" and not (device.type == "cpu" and int8_is_supported()):
+        raise DeviceError(f"{device} has no int8 instructions that this torch uses; choose 'auto' or 'float32'")
     return _DTYPES[dtype]
 
 

@@ -90,7 +90,7 @@ def add_bench_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--shape", choices=["7b", "tiny"], help="for latency: the reader; 7b on a GPU, else tiny")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8")
     parser.add_argument("--out", type=Path, metavar="FILE", help="results as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the report as one self-contained page")
     parser.add_argument("--png", type=Path, metavar="DIR", help="curves and heat maps as PNG files")

@@ -197,7 +197,7 @@ def test_device_that_does_not_exist_is_an_error_that_lists_those_that_do(folder:
         load_scorer(folder, device=device)
 
 
-@pytest.mark.parametrize("dtype", ["float8", "", "int8"])
+@pytest.mark.parametrize("dtype", ["float8", "", "int4"])
 def test_unknown_dtype_is_an_error_that_lists_the_known_ones(folder: Path, dtype: str) -> None:
     with pytest.raises(DeviceError, match="choose 'auto' or one of: float32"):
         load_scorer(folder, device="cpu", dtype=dtype)
