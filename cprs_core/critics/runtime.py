@@ -107,7 +107,9 @@ class CriticScorer:
 
     def _read_sample(self, critic: TokenCritic) -> None:
         prefix = self.tokenizer.encode_prefix("Extract the sentences that answer it.", _SAMPLE_QUERY, ("fact",))
-        prefix = replace(prefix, ids=prefix.ids[: self.window_tokens // 2])
+        half = self.window_tokens // 2
+        begin, end = prefix.asked
+        prefix = replace(prefix, ids=prefix.ids[:half], asked=(min(begin, half), min(end, half)))
         room = self.window_tokens - len(prefix)
         with torch.inference_mode():
             self._forward(prefix, [self.tokenizer.encode(_SAMPLE).ids[:room]], self._tag_rows(prefix))
