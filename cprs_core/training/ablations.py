@@ -264,7 +264,7 @@ def run_all(
     base = prepared_folder / "base"
     device = resolve_device("auto")
     critic, _, tokenizer = load_critic(base)
-    prepared = prepare_vocabulary(corpus, critic, tokenizer, device, critic.encoder, VIEWS)
+    prepared = prepare_vocabulary(corpus, critic, tokenizer, device, critic.encoder, VIEWS, TEACHER_SETS)
     results = _read(out) | {"machine": describe_machine(_device_name(device)), "settings": asdict(config)}
     done: dict[str, Any] = results.setdefault("variants", {})
     longest = 0.0

@@ -20,6 +20,7 @@ from cprs_core.training.views import VIEWS, View
 B, I, O, E = range(len(LABELS))  # noqa: E741
 IGNORED = -1  # label of prefix tokens
 _NOT_PROSE = ("synthetic", "cipher")
+_NOTHING = np.empty(0, dtype=np.int32)
 
 
 @dataclass
@@ -77,6 +78,9 @@ class WindowSampler:
         groups = corpus.document_groups[by_group]
         self._group_starts = np.searchsorted(groups, np.arange(int(groups.max()) + 2)) if len(groups) else groups
         self._by_group = by_group
+        of_teacher = np.array([name in teacher_sets for name in corpus.names], dtype=bool)[corpus.document_sets]
+        documents = np.searchsorted(corpus.document_starts, corpus.sentence_starts[:-1], side="right") - 1
+        self._taught = np.flatnonzero(of_teacher[documents])
         lengths = np.diff(corpus.sentence_starts)
         self._sentence_of = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
 
@@ -116,7 +120,7 @@ class WindowSampler:
                 ids[row, :at] = prefix
                 asked[row] = span
                 parts[row, at:] = 1
-                labels[row, at:] = O
+                labels[row, at:] = IGNORED if task.likeness else O
                 for first, last in pieces:
                     size = min(last - first, length - at)
                     ids[row, at : at + size] = self._corpus.tokens[first : first + size]
@@ -128,7 +132,7 @@ class WindowSampler:
                             tags[row, begin:end] = tag
                     at += size
                 tag_words[row] = words
-                competing[row] = task.view.by_sentence
+                competing[row] = task.view.by_sentence and not task.likeness
                 teacher[row] = task.teacher
         return _number_sentences(ids, parts, asked, labels, rows, tag_words, tags, windows, competing, teacher)
 
@@ -193,6 +197,8 @@ class WindowSampler:
 
     def _pieces(self, task: Task, room: int, gold: bool) -> list[tuple[int, int]]:
         """Token ranges that fill ``room`` tokens, in random order; with ``gold`` the right ones are among them."""
+        if task.likeness:
+            return self._alike_sentences(task, room)
         right: list[tuple[int, int]] = []
         if gold:
             right = [self._piece_of(task.document, room, task.evidence)] if task.shown is None else task.shown
@@ -211,6 +217,23 @@ class WindowSampler:
         # The last piece is cut where the window ends; the right ones never are.
         pieces = right + others[:-1]
         return [pieces[i] for i in self._rng.permutation(len(pieces))] + others[-1:]
+
+    def _alike_sentences(self, task: Task, room: int) -> list[tuple[int, int]]:
+        """Single sentences from anywhere that the teacher has read, half of them like the query."""
+        rng, starts = self._rng, self._corpus.sentence_starts
+        alike = self._vocabulary.alike[task.teacher] if task.teacher < len(self._vocabulary.alike) else _NOTHING
+        alike = alike[alike >= 0]
+        pieces: dict[int, tuple[int, int]] = {}
+        filled, draws = 0, 0
+        while filled < room and draws < 400:
+            draws += 1
+            pool = alike if len(alike) and rng.random() < 0.5 else self._taught
+            sentence = int(pool[rng.integers(len(pool))])
+            first, last = int(starts[sentence]), int(starts[sentence + 1])
+            if sentence not in pieces and 3 < last - first < 120:
+                pieces[sentence] = (first, last)
+                filled += last - first
+        return list(pieces.values())
 
     def _neighbour(self, task: Task) -> int:
         """A document that is not the right one: hard, of the same group, the same long document, or any of the set."""

@@ -45,6 +45,7 @@ class Augmentation:
     dropped_words: float = 0.10  # words shared with the evidence are left out
     joined: float = 0.04  # two queries of one document are asked at once
     lone_evidence: float = 0.15  # the evidence stands alone among other documents, without the text around it
+    likeness: float = 0.1  # only the teacher speaks, over single sentences that it finds more or less alike
     named_tag: float = 0.2  # the instruction says which word to tag with: any word
     two_kinds: float = 0.3  # of names: two kinds are asked for, each with a tag word of its own
     no_query: float = 0.07  # the instruction says it all
@@ -67,6 +68,7 @@ class Vocabulary:
         content (bool, (v,)): whether a token begins a content word.
         continues (bool, (v,)): whether a token continues a word.
         neighbours (int32, (v, n)): words of similar meaning, -1 for none.
+        alike (int32, (q, n)): sentences of other documents that the teacher finds most like each query, -1 for none.
         kind_words: vocabulary row of the word for each kind of name.
         tagging: token ids around the tag word in clauses such as "Tag them with 'x'."; none to leave them out.
         requests: token ids around a query that is put into the instruction; none to leave that out.
@@ -82,6 +84,7 @@ class Vocabulary:
     content: NDArray[np.bool_]
     continues: NDArray[np.bool_]
     neighbours: NDArray[np.int32]
+    alike: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 0), dtype=np.int32))
     kind_words: Mapping[str, int] = field(default_factory=dict)
     tagging: Sequence[Around] = ()
     requests: Sequence[Around] = ()
@@ -98,6 +101,7 @@ class Task:
         teacher: row of the teacher's embeddings; -1 for none.
         shown: token ranges to show instead of the document; None for the document itself.
         lone: whether the shown ranges stand among any documents, not among those that look alike.
+        likeness: sentences that are more or less like the query are shown, and nothing but their likeness is taught.
         kind: what the names that are asked for are; "" where it is not names.
         other_kind, other_known (int64, (n, 2)): another kind that is asked for too, and its names in all documents.
     """
@@ -113,6 +117,7 @@ class Task:
     instruction: int = 0
     shown: list[tuple[int, int]] | None = None
     lone: bool = False
+    likeness: bool = False
     kind: str = ""
     other_kind: str = ""
     other_known: NDArray[np.int64] = field(default_factory=lambda: _NONE)
@@ -312,6 +317,9 @@ class TaskMaker:
     def _harder(self, task: Task, query: int | None, rng: np.random.Generator) -> Task:
         """Perhaps another name, other words or fewer words in the query; perhaps no evidence, or it alone."""
         chance = self._augmentation
+        if task.teacher >= 0 and rng.random() < chance.likeness:
+            task.likeness, task.evidence, task.elsewhere, task.shown = True, [], _NONE, []
+            return task
         draw = rng.random()
         for name in ("no_evidence", "cut_evidence", "wrong_entity", "joined", "synonyms", "dropped_words"):
             draw -= getattr(chance, name)

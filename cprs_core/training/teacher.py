@@ -77,3 +77,34 @@ def neighbours(
             ][:count]
             table[row_of[begin + i], : len(close)] = close
     return table
+
+
+def most_alike(
+    queries: Tensor,
+    sentences: Tensor,
+    query_documents: NDArray[np.int32],
+    sentence_documents: NDArray[np.int64],
+    count: int = 16,
+    chunk: int = 512,
+) -> NDArray[np.int32]:
+    """Sentences of other documents that are most like each query.
+
+    Args:
+        queries (float16, (q, hidden)), sentences (float16, (s, hidden)): unit embeddings.
+        query_documents (q,), sentence_documents (s,): the document of each.
+
+    Returns:
+        int32, (q, count): indices of sentences, best first; -1 where there are fewer.
+    """
+    found = np.full((len(queries), count), -1, dtype=np.int32)
+    if not len(sentences):
+        return found
+    for begin in range(0, len(queries), chunk):
+        part = queries[begin : begin + chunk]
+        likeness = part @ sentences.T if part.is_cuda else part.float() @ sentences.float().T
+        nearest = likeness.topk(min(2 * count, len(sentences)), dim=1).indices.cpu().numpy()
+        own = query_documents[begin : begin + len(part), None]
+        for row, (indices, right) in enumerate(zip(nearest, sentence_documents[nearest] != own, strict=True)):
+            others = indices[right][:count]
+            found[begin + row, : len(others)] = others
+    return found

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -28,7 +29,7 @@ from cprs_core.training.corpus import Corpus
 from cprs_core.training.losses import LossWeights, TrainingCritic
 from cprs_core.training.sampling import Batch, WindowSampler
 from cprs_core.training.tasks import Augmentation, Source, Vocabulary
-from cprs_core.training.teacher import embed, neighbours
+from cprs_core.training.teacher import embed, most_alike, neighbours
 from cprs_core.training.views import KIND_WORDS, REQUESTS, TAGGING, VIEWS, View
 
 _log = logging.getLogger(__name__)
@@ -109,7 +110,9 @@ def train(
     critic, critic_config, tokenizer = load_critic(base, critic_kind)
     critic.train().requires_grad_(True)
     wise = (critic if teacher is None else load_critic(teacher)[0]).encoder if teacher_sets else None
-    vocabulary, embeddings = prepared or prepare_vocabulary(corpus, critic, tokenizer, accelerator.device, wise, views)
+    vocabulary, embeddings = prepared or prepare_vocabulary(
+        corpus, critic, tokenizer, accelerator.device, wise, views, teacher_sets
+    )
     sampler = WindowSampler(corpus, vocabulary, mixture, config.seed, config.augmentation, teacher_sets, views=views)
     if config.compile_layers:
         for layer in critic.encoder.layers:
@@ -321,6 +324,7 @@ def prepare_vocabulary(
     device: torch.device,
     wise: Encoder | None,
     views: Mapping[str, View],
+    teacher_sets: frozenset[str] = frozenset(),
 ) -> PreparedVocabulary:
     """What the sampler needs of the vocabulary, and the teacher's embeddings of all queries, then all sentences."""
     words = tokenizer.vocabulary()
@@ -330,7 +334,7 @@ def prepare_vocabulary(
     common[np.argsort(-frequent)[: min(250, len(words) // 100)]] = True
     content = np.array([word.isalnum() and len(word) >= 3 for word in words]) & ~common & ~continues
     table = np.full((len(words), 4), -1, dtype=np.int32)
-    embeddings = None
+    embeddings, alike = None, np.empty((0, 0), dtype=np.int32)
     if wise is not None:
         teacher = copy.deepcopy(wise).to(device).eval()
         if device.type == "cuda":
@@ -340,7 +344,9 @@ def prepare_vocabulary(
         singles = embed(teacher, np.array(rows), np.arange(len(rows) + 1), cls, sep, device)
         table = neighbours(singles, [words[row] for row in rows], rows, len(words))
         of_queries = embed(teacher, corpus.query_tokens, corpus.query_starts, cls, sep, device)
-        embeddings = torch.cat([of_queries, embed(teacher, corpus.tokens, corpus.sentence_starts, cls, sep, device)])
+        of_sentences = embed(teacher, corpus.tokens, corpus.sentence_starts, cls, sep, device)
+        alike = _alike(corpus, of_queries, of_sentences, teacher_sets)
+        embeddings = torch.cat([of_queries, of_sentences])
         _log.info("the teacher has read %d queries and sentences", len(embeddings))
     return (
         Vocabulary(
@@ -360,6 +366,7 @@ def prepare_vocabulary(
             content=content,
             continues=continues,
             neighbours=table,
+            alike=alike,
             kind_words={
                 kind: int(tokenizer.word_ids(KIND_WORDS.get(kind, kind))[0])
                 for kind in (tag.partition(":")[2] for tag in corpus.tags)
@@ -370,3 +377,16 @@ def prepare_vocabulary(
         ),
         embeddings,
     )
+
+
+def _alike(corpus: Corpus, queries: Tensor, sentences: Tensor, teacher_sets: frozenset[str]) -> NDArray[np.int32]:
+    """int32, (q, n): rows of `Vocabulary.alike`, filled for queries of the teacher's sets."""
+    taught = np.array([name in teacher_sets for name in corpus.names], dtype=bool)
+    documents = np.searchsorted(corpus.document_starts, corpus.sentence_starts[:-1], side="right") - 1
+    asked = np.flatnonzero(taught[corpus.query_sets])
+    told = np.flatnonzero(taught[corpus.document_sets[documents]])
+    rows = [torch.from_numpy(part).to(queries.device) for part in (asked, told)]
+    nearest = most_alike(queries[rows[0]], sentences[rows[1]], corpus.query_documents[asked], documents[told])
+    found = np.full((len(queries), nearest.shape[1]), -1, dtype=np.int32)
+    found[asked] = np.where(nearest >= 0, told[np.maximum(nearest, 0)] if len(told) else -1, -1)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +22,10 @@ from cprs_core.training.corpus import NEGATIVES, Corpus, build_corpus
 from cprs_core.training.losses import competition, keep_logits
 from cprs_core.training.negatives import mine_negatives
 from cprs_core.training.records import Evidence, EvidenceSet, Record, read_inline
-from cprs_core.training.sampling import Batch, WindowSampler
+from cprs_core.training.sampling import IGNORED, Batch, WindowSampler
 from cprs_core.training.synthetic import make_synthetic
 from cprs_core.training.tasks import NO_AUGMENTATION, Augmentation, Source, TaskMaker, Vocabulary
+from cprs_core.training.teacher import most_alike
 from cprs_core.training.views import VIEWS
 from cprs_core.training.vocabulary import extend_vocabulary
 
@@ -52,7 +54,9 @@ def write_records(path: Path, count: int = 12) -> Path:
 
 
 def word_corpus(sets: list[EvidenceSet]) -> tuple[Corpus, WordTokenizer]:
-    tokenizer = WordTokenizer()
+    texts = [text for one in sets for text in (*one.texts, *(record.query for record in one.records))]
+    words = dict.fromkeys(word.casefold() for text in texts for word in re.findall(r"\w+|[^\w\s]", text))
+    tokenizer = WordTokenizer({word: number for number, word in enumerate(words)})  # ids of a small vocabulary
     none = [np.full((len(one.records), NEGATIVES), -1, dtype=np.int32) for one in sets]
     return build_corpus(sets, tokenizer, none), tokenizer
 
@@ -183,6 +187,29 @@ def test_queries_of_few_shared_words_are_those_that_speak_otherwise() -> None:
     tasks = TaskMaker(corpus, word_vocabulary(500), [source], NO_AUGMENTATION)
     rng = np.random.default_rng(1)
     assert {tasks.draw(rng).document for _ in range(20)} == {3}
+
+
+def test_windows_of_likeness_teach_nothing_but_likeness() -> None:
+    one = EvidenceSet("mine")
+    for number in range(6):
+        document = one.add_document(f"Ada signed lease number {number}. The street was empty then.", f"g{number}")
+        one.records.append(Record("Who signed it?", (document,), (Evidence(document, 0, 25, "fact"),)))
+    corpus, _ = word_corpus([one])
+    likeness = replace(NO_AUGMENTATION, likeness=1.0)
+    mixture = [Source("mine", "fact", 1.0)]
+    batch = WindowSampler(corpus, word_vocabulary(500), mixture, 3, likeness, frozenset({"mine"})).batch(48, 4, 2)
+    assert (batch.labels == IGNORED).all()
+    assert not batch.competing.any()
+    assert (batch.teacher_queries >= 0).all()
+
+
+def test_the_most_alike_sentences_are_of_other_documents() -> None:
+    sentences = torch.eye(4).half()
+    queries = torch.tensor([[0.9, 0.4, 0.1, 0.0], [0.0, 0.0, 0.6, 0.8]]).half()
+    found = most_alike(queries, sentences, np.array([0, 3]), np.array([0, 1, 2, 3]), count=2)
+    assert found[:, 0].tolist() == [1, 2]
+    assert 0 not in found[0]
+    assert 3 not in found[1]
 
 
 def test_two_samplers_with_one_seed_draw_the_same(tmp_path: Path) -> None:
