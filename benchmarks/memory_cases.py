@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from cprs_core.evaluation.data import read_dataset
+from cprs_integrations.ranking import words_of
 from tests.integrations.memory.outputs import CITIES, MAKERS, NAMES, Output
 
 _RESULT = re.compile(r"TOOL RESULT \((\w+)\): (.*)")
@@ -121,7 +122,11 @@ def generated_outputs(number: int, seed: int = 3) -> list[Output]:
 
 
 def transcript_outputs(data: Path, number: int, seed: int = 4) -> list[Output]:
-    """Results of recorded agents, 30 calls of one tool as one JSON list; gold is what the agent then quotes of one."""
+    """Results of recorded agents, 30 calls of one tool as one JSON list; gold is what the agent then quotes of one.
+
+    Where another result of the list holds every word of the request that the gold one holds, nobody could tell which
+    of them is wanted: such lists are drawn again.
+    """
     results: dict[str, list[tuple[Any, str, str]]] = {}  # by tool: (result, request, what the agent said next)
     for document in read_dataset(data, "haystack", "transcripts").documents.values():
         for tool, result, request, answer in _recorded_calls(document.text):
@@ -136,6 +141,10 @@ def transcript_outputs(data: Path, number: int, seed: int = 4) -> list[Output]:
         at = rng.randrange(30)
         _, request, answer = chosen[at]
         others = "".join(text for place, text in enumerate(texts) if place != at)
+        asked = set(words_of(request))
+        named = asked & set(words_of(texts[at]))
+        if any(named <= set(words_of(text)) for place, text in enumerate(texts) if place != at):
+            continue
         gold = {match for match in _TELLING.findall(answer) if match in texts[at] and match not in others}
         text = json.dumps([result for result, _, _ in chosen])
         if gold and request and len(text) > 8_000:

@@ -191,7 +191,11 @@ def by_peak(context: ScoredContext) -> Candidates:
 
 
 def lexical_scores(pieces: Sequence[str], query: str) -> NDArray[np.float32]:
-    """float32, (n,): BM25 of every piece, scaled so that a piece with every word of the query scores about 1."""
+    """float32, (n,): BM25 of every piece, scaled so that a piece with every word of the query scores about 1.
+
+    Words that no piece holds are left out: they tell nothing about pieces, and long requests are full of them. Where
+    the words that are left tell less than one rare word would, all scores stay small.
+    """
     wanted = sorted(set(words_of(query)))
     if not wanted or not pieces:
         return np.zeros(len(pieces), dtype=np.float32)
@@ -200,7 +204,9 @@ def lexical_scores(pieces: Sequence[str], query: str) -> NDArray[np.float32]:
     norm = 0.9 * (0.6 + 0.4 * lengths / max(float(lengths.mean()), 1.0))
     held = (counts > 0).sum(axis=0)
     weight = np.log(1 + (len(pieces) - held + 0.5) / (held + 0.5))  # rare words weigh more
-    scores = (weight * counts / (counts + norm[:, None])).sum(axis=1) / weight.sum()
+    once = np.log(1 + (len(pieces) - 0.5) / 1.5)  # what a word tells that one piece holds
+    scale = max(weight[held > 0].sum(), once)
+    scores = (weight * counts / (counts + norm[:, None])).sum(axis=1) / scale
     return scores.astype(np.float32)
 
 
