@@ -23,7 +23,7 @@ from cprs_core.evaluation.needles import measure_needles
 from cprs_core.evaluation.options import Options
 from cprs_core.evaluation.own_data import measure_own
 from cprs_core.evaluation.pairs import measure_pairs
-from cprs_core.evaluation.paper import measure_paper
+from cprs_core.evaluation.paper import ROWS, measure_row
 from cprs_core.evaluation.passages import measure_clauses, measure_turns
 from cprs_core.evaluation.ranking import first_task, measure_xquad
 from cprs_core.evaluation.reading import measure_reader
@@ -73,17 +73,18 @@ TASKS: dict[str, Task] = {
     "everyday": measure_everyday,
     "aggregation": measure_aggregation,
     "grid": measure_grid,
-    "paper": measure_paper,
+    **{row.name: functools.partial(measure_row, row) for row in ROWS},
     "reader": measure_reader,
     "latency": measure_latency,
     "speed": measure_speed,
 }
 
+PAPER = tuple(row.name for row in ROWS)
 SUITE = ("long-needles", "variables", "code-run", "questions", "everyday", "aggregation", "grid")
-QUALITY = tuple(name for name in TASKS if name not in ("squad", "paper", "reader", "latency", "speed", *SUITE))
-LONG = (*SUITE, "paper", "haystack", "reader")  # other people's compressors take part in these
-CHUNKED = (*SUITE, "paper", "reader")  # and retrieval of chunks in these
-CHAINED = ("paper", "variables", "code-run", "everyday")  # and critics that hop in these
+QUALITY = tuple(name for name in TASKS if name not in ("squad", "reader", "latency", "speed", *SUITE, *PAPER))
+LONG = (*SUITE, *PAPER, "haystack", "reader")  # other people's compressors take part in these
+CHUNKED = (*SUITE, *PAPER, "reader")  # and retrieval of chunks in these
+CHAINED = ("paper-variables", "paper-code", "variables", "code-run", "everyday")  # and critics that hop in these
 STAGED = (*LONG, "latency")  # and cascades in these
 RECALL_RISK = 0.005
 WEIGHTS_VARIABLE = "CPRS_WEIGHTS"

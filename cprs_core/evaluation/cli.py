@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cprs_core.errors import InputError
-from cprs_core.evaluation.bench import QUALITY, QUICK, SUITE, TASKS, default_tokenizer, run_tasks
+from cprs_core.evaluation.bench import PAPER, QUALITY, QUICK, SUITE, TASKS, default_tokenizer, run_tasks
 from cprs_core.evaluation.compare import compare_runs, render_changes
 from cprs_core.evaluation.data import data_folder
 from cprs_core.evaluation.failures import FailureLog
@@ -35,7 +35,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "quality": QUALITY,
     "suite": SUITE,
     "quick": QUICK,
-    "paper": ("paper", "reader"),
+    "paper": (*PAPER, "reader"),
     "reader": ("reader",),
     "latency": ("latency",),
     "speed": ("speed",),

@@ -11,7 +11,6 @@ the sum of those. Where no point of the curve reaches it, the whole context coun
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from cprs_core.evaluation.metrics import Measure
 from cprs_core.evaluation.needles import BY_THRESHOLD, KEPT, book_essay, measure_samples
 from cprs_core.evaluation.options import Options
 from cprs_core.evaluation.report import render_rows, render_value
-from cprs_core.evaluation.systems import ChunkSystem, CriticSystem, HopSystem, System
+from cprs_core.evaluation.systems import HopSystem, System
 from cprs_core.evaluation.tasks import infinitebench, ruler
 from cprs_core.evaluation.tasks.questions import make_questions
 from cprs_core.evaluation.tasks.sample import Sample
@@ -35,14 +34,21 @@ CODE_DEPTHS = (2, 4, 6, 8, 10)
 COMPRESSION = "paper: compression"
 EQUAL_RECALL = "times fewer tokens at the recall of RAG"
 BY_DEFAULT = "times fewer tokens at default threshold"
+RECALL_BY_DEFAULT = "mean recall at default threshold"
+LENGTH = "tokens of context"
+RAG = "RAG, 600-token chunks, MiniLM embeddings"
 
 Make = Callable[[Options, int, int], Iterator[Sample]]  # (options, tokens, cases) -> samples, kinds side by side
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: what is generated, the budget that it is judged at, what was published, and what we mean to reach."""
+    """One row, a task of its own: what is generated, the budget it is judged at, what was published, what we mean to reach.
 
+    ``make`` makes the samples; ``reach`` is in percent.
+    """
+
+    name: str
     label: str
     make: Make
     budget: float
@@ -106,54 +112,98 @@ def _share(seed: int, cases: int, kinds: int, number: int) -> range:
 
 
 ROWS = (
-    Row("RULER needles, 8 tasks", _needles, 60, "recall@60", "99.85-99.95 at 52 tokens", 99.9),
-    Row("RULER variable tracking, question alone", _variables, 60, "recall@60", "98.7-100 at 53 tokens", 99),
-    Row("RULER QA, hard distractors", _questions, 1_000, "recall@1,000", "72-78 at 1,173 tokens (reader)", 97),
-    Row("InfiniteBench pass key", _looked_up(infinitebench.make_pass_key), 24, "recall@24", "100 at 24 tokens", 100),
-    Row("InfiniteBench number", _looked_up(infinitebench.make_number), 37, "recall@37", "100 at 37 tokens", 100),
+    Row("paper-needles", "RULER needles, 8 tasks", _needles, 60, "recall@60", "99.85-99.95 at 52 tokens", 99.9),
     Row(
-        "InfiniteBench key-value", _looked_up(infinitebench.make_key_values), 69, "recall@69", "98.8 at 69 tokens", 100
+        "paper-variables",
+        "RULER variable tracking, question alone",
+        _variables,
+        60,
+        "recall@60",
+        "98.7-100 at 53 tokens",
+        99,
     ),
-    Row("InfiniteBench Code.Run, whole chains", _code, 0.02, "all kept at 2% kept", "-", 95),
-    Row("needle grid, 15 depths", _grid, 60, "recall@60", "all found to 1 M", 100),
+    Row(
+        "paper-questions",
+        "RULER QA, hard distractors",
+        _questions,
+        1_000,
+        "recall@1,000",
+        "72-78 at 1,173 tokens (reader)",
+        97,
+    ),
+    Row(
+        "paper-passkey",
+        "InfiniteBench pass key",
+        _looked_up(infinitebench.make_pass_key),
+        24,
+        "recall@24",
+        "100 at 24 tokens",
+        100,
+    ),
+    Row(
+        "paper-number",
+        "InfiniteBench number",
+        _looked_up(infinitebench.make_number),
+        37,
+        "recall@37",
+        "100 at 37 tokens",
+        100,
+    ),
+    Row(
+        "paper-kv",
+        "InfiniteBench key-value",
+        _looked_up(infinitebench.make_key_values),
+        69,
+        "recall@69",
+        "98.8 at 69 tokens",
+        100,
+    ),
+    Row("paper-code", "InfiniteBench Code.Run, whole chains", _code, 0.02, "all kept at 2% kept", "-", 95),
+    Row("paper-grid", "needle grid, 15 depths", _grid, 60, "recall@60", "all found to 1 M", 100),
 )
 
 
-def measure_paper(systems: Sequence[System], options: Options) -> list[Measure]:
-    """Every row on contexts of `Options.tokens` tokens, and how far each system compresses over all of them."""
+def measure_row(row: Row, systems: Sequence[System], options: Options) -> list[Measure]:
+    """One row on contexts of `Options.tokens` tokens; `Options.questions` cases."""
     tokens, cases = options.tokens or TOKENS, options.questions or CASES
-    window = tokens // 8
-    measures: list[Measure] = []
-    for row in ROWS:
-        hopping = row.make in (_variables, _code)
-        chosen = [system for system in systems if hopping or not isinstance(system, HopSystem)]
-        try:
-            samples = itertools.chain(row.make(options, tokens, cases))
-            measures += measure_samples(row.task, samples, chosen, options, budgets=(row.budget, window))
-        except (InputError, MissingExtraError) as error:
-            measures.append(Measure(row.task, row.metric, "all", math.nan, note=str(error)))
-    return measures + _compression(measures, systems, tokens, window)
+    try:
+        samples = row.make(options, tokens, cases)
+        measures = measure_samples(row.task, samples, systems, options, budgets=(row.budget, tokens // 8))
+    except (InputError, MissingExtraError) as error:
+        return [Measure(row.task, row.metric, "all", math.nan, note=str(error))]
+    return [*measures, Measure(row.task, LENGTH, "", float(tokens), detail=True)]
 
 
-def _compression(measures: Sequence[Measure], systems: Sequence[System], tokens: int, window: int) -> list[Measure]:
-    """Compression over all rows: at the recall of RAG, and for critics at their default threshold."""
-    found = {(m.task, m.metric, m.system): m.value for m in measures}
-    rag = next((s.name for s in systems if isinstance(s, ChunkSystem) and "embeddings" in s.name), None)
-    rows = [row for row in ROWS if any(m.task == row.task and not math.isnan(m.value) for m in measures)]
+def compression(measures: Sequence[Measure]) -> list[Measure]:
+    """How far every system compresses over all measured rows: at the recall of RAG, and critics by default."""
+    found = {(m.task, m.metric, m.system): m for m in measures}
+    rows = [row for row in ROWS if (row.task, LENGTH, "") in found]
+    lengths = [found[row.task, LENGTH, ""].value for row in rows]
+    if not rows:
+        return []
     result = []
-    for system in systems:
-        if isinstance(system, HopSystem | ChunkSystem) or not rows:
-            continue
-        if rag is not None:
-            kept = [_tokens_for(measures, row, system.name, found[row.task, f"recall@{window:,}", rag]) for row in rows]
-            value = tokens * len(rows) / sum(tokens if spent is None else spent for spent in kept)
-            result.append(Measure(COMPRESSION, EQUAL_RECALL, system.name, value))
-        if isinstance(system, CriticSystem):
-            spent = sum(found[row.task, KEPT, system.name] for row in rows)
-            recall = sum(found[row.task, BY_THRESHOLD, system.name] for row in rows) / len(rows)
-            result.append(Measure(COMPRESSION, BY_DEFAULT, system.name, tokens * len(rows) / max(1.0, spent)))
-            result.append(Measure(COMPRESSION, "mean recall at it", system.name, recall))
+    for system in dict.fromkeys(m.system for m in measures if m.task == rows[0].task and m.system):
+        kept = [_tokens_at_recall_of_rag(measures, found, row, system) for row in rows]
+        if not any(math.isnan(spent) for spent in kept):
+            result.append(Measure(COMPRESSION, EQUAL_RECALL, system, sum(lengths) / sum(kept)))
+        default = [(found.get((row.task, KEPT, system)), found.get((row.task, BY_THRESHOLD, system))) for row in rows]
+        spent = [tokens.value for tokens, recall in default if tokens is not None and recall is not None]
+        if len(spent) == len(rows):
+            recall = sum(recall.value for _, recall in default if recall is not None) / len(rows)
+            result.append(Measure(COMPRESSION, BY_DEFAULT, system, sum(lengths) / max(1.0, sum(spent))))
+            result.append(Measure(COMPRESSION, RECALL_BY_DEFAULT, system, recall))
     return result
+
+
+def _tokens_at_recall_of_rag(
+    measures: Sequence[Measure], found: Mapping[tuple[str, str, str], Measure], row: Row, system: str
+) -> float:
+    """Fewest tokens at which a system is as good as RAG, the whole context where it never is; NaN without RAG."""
+    rag = next((m for m in measures if m.task == row.task and m.system == RAG and _is_window(m, row)), None)
+    if rag is None:
+        return math.nan
+    spent = _tokens_for(measures, row, system, rag.value)
+    return found[row.task, LENGTH, ""].value if spent is None else spent
 
 
 def _tokens_for(measures: Sequence[Measure], row: Row, system: str, recall: float) -> float | None:
@@ -165,10 +215,10 @@ def _tokens_for(measures: Sequence[Measure], row: Row, system: str, recall: floa
 def render_paper(measures: Sequence[Measure], critics: Sequence[str]) -> str:
     """Markdown: one line per row with every critic (the better of one pass and hops), BM25, RAG, the published number
     and whether what was meant is reached; empty where none of the rows was measured."""
-    found = {(m.task, m.metric, m.system): m for m in measures if m.task.startswith("paper: ")}
+    measures = [m for m in measures if m.task.startswith("paper: ")]
+    found = {(m.task, m.metric, m.system): m for m in [*measures, *compression(measures)]}
     if not found:
         return ""
-    rag = next((system for _, _, system in found if "chunks, MiniLM" in system), "")
     table = [["task", *critics, "BM25", "RAG, an eighth kept", "QwenLong-CPRS, published", "reach", ""]]
     for row in ROWS:
         ours = [_better(found, row, critic) for critic in critics]
@@ -176,10 +226,14 @@ def render_paper(measures: Sequence[Measure], critics: Sequence[str]) -> str:
             continue
         window = next((m.metric for m in found.values() if m.task == row.task and _is_window(m, row)), "")
         cells = [*map(_named_value, ours), render_value(found.get((row.task, row.metric, "BM25")))]
-        cells += [render_value(found.get((row.task, window, rag))), row.published, f"{row.reach:g}"]
+        cells += [render_value(found.get((row.task, window, RAG))), row.published, f"{row.reach:g}"]
         best = max((m.value for m in ours if m is not None and not math.isnan(m.value)), default=math.nan)
         table.append([row.label, *cells, "reached" if best >= row.reach else "missed" if ours else ""])
-    for metric, published, reach in ((EQUAL_RECALL, "21.59 on average", "30"), (BY_DEFAULT, "", "")):
+    for metric, published, reach in (
+        (EQUAL_RECALL, "21.59 on average", "30"),
+        (BY_DEFAULT, "", ""),
+        (RECALL_BY_DEFAULT, "", ""),
+    ):
         ours = [found.get((COMPRESSION, metric, critic)) for critic in critics]
         if any(ours):
             values = [render_value(m) for m in ours]

@@ -10,16 +10,25 @@ from cprs_core.evaluation import paper
 from cprs_core.evaluation.bench import critic_variants
 from cprs_core.evaluation.metrics import Measure
 from cprs_core.evaluation.options import Options
-from cprs_core.evaluation.paper import BY_DEFAULT, COMPRESSION, EQUAL_RECALL, ROWS, measure_paper, render_paper
+from cprs_core.evaluation.paper import (
+    BY_DEFAULT,
+    EQUAL_RECALL,
+    LENGTH,
+    RECALL_BY_DEFAULT,
+    ROWS,
+    compression,
+    measure_row,
+    render_paper,
+)
 from cprs_core.evaluation.systems import ChunkSystem, CriticSystem, HeadSystem, System
 from cprs_core.scorer import KeywordScorer, WordTokenizer
 
 
 @pytest.fixture(scope="module")
 def measures() -> list[Measure]:
-    chunks: System = ChunkSystem("RAG, 600-token chunks, MiniLM embeddings", HeadSystem())
-    systems = [CriticSystem("ours", KeywordScorer()), HeadSystem(), chunks]
-    return measure_paper(systems, Options(tokens=1_600, questions=2))
+    systems: list[System] = [CriticSystem("ours", KeywordScorer()), HeadSystem(), ChunkSystem(paper.RAG, HeadSystem())]
+    options = Options(tokens=1_600, questions=2)
+    return [measure for row in ROWS for measure in measure_row(row, systems, options)]
 
 
 def test_every_row_is_measured_at_its_own_tokens(measures: list[Measure]) -> None:
@@ -48,10 +57,12 @@ def test_looked_up_lines_stand_all_over_the_context() -> None:
 
 
 def test_compression_is_input_over_what_the_recall_of_rag_takes(measures: list[Measure]) -> None:
-    rows = {(m.metric, m.system): m.value for m in measures if m.task == COMPRESSION}
+    rows = {(m.metric, m.system): m.value for m in compression(measures)}
     assert rows[EQUAL_RECALL, "ours"] > rows[EQUAL_RECALL, "first tokens"] >= 1.0
     assert rows[BY_DEFAULT, "ours"] > 1.0
-    assert ("mean recall at it", "ours") in rows
+    assert 0 < rows[RECALL_BY_DEFAULT, "ours"] <= 100
+    assert (BY_DEFAULT, "first tokens") not in rows  # truncation has no threshold
+    assert compression([m for m in measures if m.metric != LENGTH]) == []
 
 
 def test_a_curve_that_never_reaches_rag_keeps_everything() -> None:
