@@ -43,7 +43,7 @@ Make = Callable[[Options, int, int], Iterator[Sample]]  # (options, tokens, case
 
 @dataclass(frozen=True)
 class Row:
-    """One row, a task of its own: what is generated, the budget it is judged at, what was published, what we mean to reach.
+    """One row, a task of its own: samples, the budget they are judged at, what was published, what we mean to reach.
 
     ``make`` makes the samples; ``reach`` is in percent.
     """
