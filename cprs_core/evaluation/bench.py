@@ -14,6 +14,7 @@ from cprs_core.cascade import CascadeScorer, LexicalRanker
 from cprs_core.errors import CheckpointError, InputError, MissingExtraError
 from cprs_core.evaluation.absence import measure_absence
 from cprs_core.evaluation.baselines import BM25System, EmbeddingSystem, packaged_minilm
+from cprs_core.evaluation.chains import measure_chains
 from cprs_core.evaluation.claims import measure_claims
 from cprs_core.evaluation.haystack import measure_haystack
 from cprs_core.evaluation.latency import measure_latency
@@ -73,6 +74,7 @@ TASKS: dict[str, Task] = {
     "everyday": measure_everyday,
     "aggregation": measure_aggregation,
     "grid": measure_grid,
+    "chains": measure_chains,
     **{row.name: functools.partial(measure_row, row) for row in ROWS},
     "reader": measure_reader,
     "latency": measure_latency,
@@ -81,7 +83,8 @@ TASKS: dict[str, Task] = {
 
 PAPER = tuple(row.name for row in ROWS)
 SUITE = ("long-needles", "variables", "code-run", "questions", "everyday", "aggregation", "grid")
-QUALITY = tuple(name for name in TASKS if name not in ("squad", "reader", "latency", "speed", *SUITE, *PAPER))
+APART = ("squad", "chains", "reader", "latency", "speed", *SUITE, *PAPER)
+QUALITY = tuple(name for name in TASKS if name not in APART)
 LONG = (*SUITE, *PAPER, "haystack", "reader")  # other people's compressors take part in these
 CHUNKED = (*SUITE, *PAPER, "reader")  # and retrieval of chunks in these
 CHAINED = ("paper-variables", "paper-code", "variables", "code-run", "everyday")  # and critics that hop in these
