@@ -67,10 +67,8 @@ def dataset() -> Dataset:
 
 def test_a_bridge_replaces_a_name_by_the_question_for_it(dataset: Dataset) -> None:
     (sample,) = make_two_hop_questions(dataset, WordTokenizer(), 500, 5, 0, "bridge")
-    assert (
-        sample.query
-        == "Where did the answer to “Who painted the old pier” of our tale, the answer to “Who painted the old pier”, live?"
-    )
+    asked = "the answer to “Who painted the old pier”"
+    assert sample.query == f"Where did {asked} of our tale, {asked}, live?"
     assert [sample.text[start:end] for start, end in sample.gold] == [
         "Ada Novak painted the old pier.",
         "Ada Novak lived in Turku.",
