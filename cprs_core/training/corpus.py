@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cprs_core.errors import InputError
 from cprs_core.scorer import Tokenizer
 from cprs_core.segmentation import segment_sentences
 from cprs_core.training.records import EvidenceSet
 
+_LARGEST_ID = int(np.iinfo(np.uint16).max)
 NEGATIVES = 16  # hard documents stored per query
 
 
@@ -95,6 +97,10 @@ def build_corpus(
         spans = []
         for text, group in zip(one.texts, one.groups, strict=True):
             encoded = tokenizer.encode(text)
+            if len(encoded) and int(encoded.ids.max()) > _LARGEST_ID:
+                raise InputError(
+                    f"the tokenizer gave id {int(encoded.ids.max()):,}; a corpus holds up to {_LARGEST_ID:,}"
+                )
             tokens.append(encoded.ids.astype(np.uint16))
             starts = np.searchsorted(encoded.starts, segment_sentences(text)[:, 0])
             starts = np.unique(np.concatenate([[0], starts[starts < len(encoded)]])) if len(encoded) else starts[:0]

@@ -446,3 +446,9 @@ def test_a_query_that_is_asked_of_many_documents_is_right_in_each_of_them(tmp_pa
     assert not views_of([EvidenceSet("one", one.texts, one.groups, one.languages, one.records[:1])])[0][
         "finding"
     ].shared
+
+
+def test_a_tokenizer_with_ids_too_large_for_a_corpus_is_refused(tmp_path: Path) -> None:
+    one = read_inline(write_records(tmp_path / "mine.jsonl"), "mine")
+    with pytest.raises(InputError, match="a corpus holds up to 65,535"):
+        build_corpus([one], WordTokenizer(), [np.full((12, NEGATIVES), -1, dtype=np.int32)])
