@@ -21,7 +21,7 @@ from cprs_core.evaluation.options import Options
 from cprs_core.evaluation.systems import CriticSystem, System
 from cprs_core.evaluation.tasks.infinitebench import make_key_values, make_number, make_pass_key
 from cprs_core.evaluation.tasks.ruler import NEEDLE_TASKS, make_needles
-from cprs_core.evaluation.tasks.sample import MakeHay, Sample, essay_from, own_essay
+from cprs_core.evaluation.tasks.sample import MakeHay, Sample, essay_from, own_essay, recall_of
 from cprs_core.segmentation import segment_sentences
 
 TOKENS = 32_768
@@ -74,6 +74,7 @@ def measure_samples(
         budgets: further budgets: tokens, or below 1 shares of the context's tokens.
     """
     rows: dict[str, dict[str, list[float]]] = {system.name: {} for system in systems}
+    pools: dict[str, list[_Ranked]] = {system.name: [] for system in systems}
     details: set[str] = set()
     for kind, group in groupby(samples, key=lambda sample: sample.task):
         batch = list(group)
@@ -86,6 +87,7 @@ def measure_samples(
                 for metric, value in judged.outcomes(budgets).items():
                     row.setdefault(metric, []).append(value)
                 row.setdefault(kind, []).append(row[ROOMY][-1])
+                pools[system.name].append(_Ranked(where, sample.any_of, scores, request.corpus.costs))
                 if budgets:
                     points = {f"recall@{room:,}": judged.recall(room) for room in CURVE}
                     if sample.depth is not None:
@@ -101,6 +103,9 @@ def measure_samples(
                     kept = judged.kept(judged.room(budgets[0]) if budgets else judged.roomy)
                     missed = sample.recall(where, kept) < 1.0
                     options.failures.add(task, kind, system.name, request, where, scores, kept, missed=missed)
+    for budget in (int(budget) for budget in budgets if budget >= 1):
+        for name, pool in pools.items():
+            rows[name][on_average(budget)] = recall_on_average(pool, budget)
     return [
         replace(
             mean_measure(task, metric, name, values, scale=1.0 if metric == KEPT else 100.0), detail=metric in details
@@ -108,6 +113,34 @@ def measure_samples(
         for name, row in rows.items()
         for metric, values in sorted(row.items(), key=lambda item: item[0] not in (ROOMY, WHOLE, BY_THRESHOLD, KEPT))
     ]
+
+
+def on_average(budget: int) -> str:
+    """The metric of a budget that holds for the mean of all samples instead of each."""
+    return f"recall at {budget:,} on average"
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """What is kept of a ranked sample, so that its context need not be."""
+
+    facts: Sequence[Fact]
+    any_of: bool
+    scores: NDArray[np.float32]
+    costs: NDArray[np.int64]
+
+
+def recall_on_average(pool: Sequence[_Ranked], budget: int) -> list[float]:
+    """Recall per sample where one score threshold holds for all of them: the lowest at which they keep ``budget``
+    tokens or fewer on average. Samples with more right lines may then take more.
+    """
+    scores, costs = (np.concatenate([getattr(row, name) for row in pool]) for name in ("scores", "costs"))
+    order = np.argsort(-scores, kind="stable")
+    fits = np.searchsorted(np.cumsum(costs[order]), budget * len(pool), side="right")
+    kept = np.zeros(len(scores), dtype=bool)
+    kept[order[:fits]] = True
+    masks = np.split(kept, np.cumsum([len(row.scores) for row in pool])[:-1])
+    return [recall_of(row.facts, mask, row.any_of) for row, mask in zip(pool, masks, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from cprs_core.evaluation import paper
 from cprs_core.evaluation.bench import critic_variants
-from cprs_core.evaluation.metrics import Measure
+from cprs_core.evaluation.metrics import Fact, Measure
+from cprs_core.evaluation.needles import _Ranked, recall_on_average
 from cprs_core.evaluation.options import Options
 from cprs_core.evaluation.paper import (
     BY_DEFAULT,
@@ -94,6 +96,21 @@ def test_a_cascade_takes_part_in_long_contexts_only() -> None:
     assert critic_variants(critics, "qed") == []
 
 
-def test_missing_cells_are_dashes_not_numbers() -> None:
-    row = Measure(ROWS[0].task, ROWS[0].metric, "ours", math.nan, note="no data")
-    assert "no data" in render_paper([row], ["ours"])
+def test_rows_that_could_not_be_measured_are_missed_not_left_out() -> None:
+    row = Measure(ROWS[0].task, ROWS[0].metric, "all", math.nan, note="no data")
+    line = render_paper([row], ["ours"]).splitlines()[2]
+    assert ROWS[0].label in line
+    assert "missed" in line
+
+
+def test_a_budget_on_average_lets_samples_with_more_right_lines_take_more() -> None:
+    def ranked(right: int, score: float) -> _Ranked:
+        scores = np.full(6, 0.1, dtype=np.float32)
+        scores[:right] = score
+        facts = [Fact(np.array([i]), np.array([9])) for i in range(right)]
+        return _Ranked(facts, False, scores, np.full(6, 10))
+
+    pool = [ranked(1, 0.9), ranked(3, 0.8)]
+    assert recall_on_average(pool, 20) == [1.0, 1.0]  # 10 and 30 tokens
+    assert recall_on_average(pool, 10) == [1.0, 1 / 3]
+    assert recall_on_average(pool, 4) == [0.0, 0.0]

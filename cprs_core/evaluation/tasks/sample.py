@@ -45,8 +45,13 @@ class Sample:
 
     def recall(self, facts: Sequence[Fact], kept: NDArray[np.bool_]) -> float:
         """Share of what is needed that is kept (`Fact.found`)."""
-        found = [fact.found(kept) for fact in facts]
-        return float(any(found)) if self.any_of else sum(found) / max(1, len(found))
+        return recall_of(facts, kept, self.any_of)
+
+
+def recall_of(facts: Sequence[Fact], kept: NDArray[np.bool_], any_of: bool) -> float:
+    """Share of facts that are kept, or with ``any_of`` whether any is."""
+    found = [fact.found(kept) for fact in facts]
+    return float(any(found)) if any_of else sum(found) / max(1, len(found))
 
 
 MakeHay = Callable[[np.random.Generator, int], list[str]]  # (rng, lines at least) -> lines or sentences
