@@ -432,11 +432,12 @@ class Compressor:
             except NonFiniteScoresError as error:
                 bad = next(index for index, one in enumerate(slices) if np.array_equal(one, error.ids))
                 raise error.in_documents(bad, context.documents_of(*windows[bad].tolist())) from error
-            bad = next((index for index, rows in enumerate(reading.rows) if not np.isfinite(rows).all()), None)
-            if bad is not None:
-                name = getattr(self.scorer, "name", type(self.scorer).__name__)
-                silent = NonFiniteScoresError(name, str(getattr(self.scorer, "dtype", "its dtype")), bad, slices[bad])
-                raise silent.in_documents(bad, context.documents_of(*windows[bad].tolist()))
+            for index, rows in enumerate(reading.rows):
+                if not np.isfinite(rows).all():
+                    name = getattr(self.scorer, "name", type(self.scorer).__name__)
+                    dtype = str(getattr(self.scorer, "dtype", "its dtype"))
+                    silent = NonFiniteScoresError(name, dtype, index, slices[index])
+                    raise silent.in_documents(index, context.documents_of(*windows[index].tolist()))
             token_scores = merge_windows(windows, reading.rows, len(context.ids), OUTSIDE, len(self.scorer.labels))
         return _Read(context, windows, token_scores, reading.read, reading.windows_read, reading.complete)
 

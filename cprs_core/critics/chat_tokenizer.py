@@ -104,6 +104,10 @@ class ChatTokenizer:
         )
         return Prefix(np.concatenate(parts), tags, asked)
 
+    def decode(self, ids: NDArray[np.int32]) -> str:
+        """Roughly the text of these tokens; never for output."""
+        return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=False))
+
     def word_ids(self, word: str) -> NDArray[np.int32]:
         """int32, (n,): vocabulary rows of a tag word, written as in running text."""
         return self.encode(word).ids

@@ -72,7 +72,8 @@ class HybridConfig:
         kind = data.get("model_type")
         if kind not in MODEL_TYPES:
             raise CheckpointError(
-                f"{path} describes a model of type {kind!r}; a hybrid critic is one of: {', '.join(MODEL_TYPES)}"
+                f"{path} describes a model of type {kind!r}; a hybrid critic is one of: {', '.join(MODEL_TYPES)} "
+                "(an encoder becomes a critic with: cprs train --base)"
             )
         own = {name: _find(data, name, path) for name in cls.__dataclass_fields__ if name not in ("name", "base")}
         try:
@@ -149,20 +150,21 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def load_hybrid(
-    folder: Path, device: torch.device | Mapping[str, Any], dtype: WeightFormat
+    folder: Path, device: torch.device | Mapping[str, Any], dtype: WeightFormat, *, new_head: bool = False
 ) -> tuple[HybridCritic, HybridConfig, ChatTokenizer]:
     """A hybrid critic on its device, in evaluation mode.
 
     Args:
         device: where it goes; or which module goes where, as accelerate's ``infer_auto_device_map`` says.
         dtype: the weights' number format.
+        new_head: where the folder is a base model without a critic's head, it gets a new one.
 
     Raises:
         CheckpointError: a file is missing or damaged, a tensor is missing, extra or of another shape (each is named),
             or the tokenizer belongs to another model.
         DeviceError: the device has too little memory; the message says what would fit.
     """
-    config, tokenizer, critic, files = open_hybrid(folder)
+    config, tokenizer, critic, files = open_hybrid(folder, new_head=new_head)
     if isinstance(device, torch.device):
         check_memory(critic, config.name, config.window_tokens, device, dtype)
     order = [config.labels.index(label) for label in LABELS]
@@ -172,7 +174,11 @@ def load_hybrid(
             where = device if isinstance(device, torch.device) else _place(name, device)
             tensors = {}
             for key in module.state_dict():
-                full = f"{name}.{key}" if name else key
+                full = f"{name}.{key}"
+                if full not in files:  # the new head
+                    fresh = torch.zeros if key == "bias" else torch.randn
+                    tensors[key] = 0.02 * fresh(module.get_parameter(key).shape, dtype=dtype.torch_dtype, device=where)
+                    continue
                 tensor = _read(readers[files[full]], full, files).to(dtype.torch_dtype)
                 if full.startswith("cls_head.") and order != [0, 1, 2, 3]:
                     tensor = tensor[order]
@@ -184,7 +190,9 @@ def load_hybrid(
     return critic.eval().requires_grad_(False), config, tokenizer
 
 
-def open_hybrid(folder: Path) -> tuple[HybridConfig, ChatTokenizer, HybridCritic, dict[str, Path]]:
+def open_hybrid(
+    folder: Path, *, new_head: bool = False
+) -> tuple[HybridConfig, ChatTokenizer, HybridCritic, dict[str, Path]]:
     """Everything but the weights: settings, tokenizer, a critic on the meta device, and the file of every tensor.
 
     Raises:
@@ -204,6 +212,10 @@ def open_hybrid(folder: Path) -> tuple[HybridConfig, ChatTokenizer, HybridCritic
     files, shapes = _tensor_files(folder)
     if config.tag_head is None and "lm_head.weight" in files:
         config = replace(config, tag_head="lm_head")
+    fresh = new_head and "cls_head.weight" not in files
+    if fresh and config.outside_word is None:
+        tag_head = config.tag_head or ("tied" if config.base.tie_word_embeddings else None)
+        config = replace(config, tag_head=tag_head, outside_word="outside" if tag_head else None)
     outside = tokenizer.word_ids(config.outside_word).tolist() if config.outside_word else []
     with torch.device("meta"):
         critic = HybridCritic(
@@ -211,9 +223,10 @@ def open_hybrid(folder: Path) -> tuple[HybridConfig, ChatTokenizer, HybridCritic
             config.bidirectional_from,
             tag_head=config.tag_head,
             outside_ids=outside,
-            head_bias="cls_head.bias" in files,
+            head_bias=fresh or "cls_head.bias" in files,
         )
-    _check_tensors(folder, critic, shapes)
+    head = {f"cls_head.{key}": tuple(tensor.shape) for key, tensor in critic.cls_head.state_dict().items()}
+    _check_tensors(folder, critic, shapes | head if fresh else shapes)
     return config, tokenizer, critic, files
 
 

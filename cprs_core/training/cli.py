@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shutil
 import sys
@@ -33,7 +34,8 @@ def add_train_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--base",
         default="embedded",
         metavar="DIR",
-        help="a critic's folder, or an encoder's of BERT's shape (MiniLM, E5, BGE); default: the embedded critic",
+        help="a critic's folder, an encoder's of BERT's shape (MiniLM, E5, BGE) or a Qwen2 or Qwen3 model's; "
+        "default: the embedded critic",
     )
     parser.add_argument("--recipe", action="store_true", help="make cprs-mini itself, from all-MiniLM-L6-v2")
     parser.add_argument("--steps", type=int, default=None, help="optimizer steps (default 300; with --recipe 6,000)")
@@ -107,6 +109,8 @@ def _train_records(args: argparse.Namespace) -> Path:
     from cprs_core.training.train import train
 
     sets = by_tag([read_inline(path, str(path)) for path in dict.fromkeys(args.data)])
+    if args.base != "embedded" and is_decoder(Path(args.base)):
+        return _train_hybrid(args, sets)
     views, names = views_of(sets)
     given = embedded_folder() if args.base == "embedded" else Path(args.base)
     base = prepare_base(given, args.out / "base")
@@ -123,6 +127,46 @@ def _train_records(args: argparse.Namespace) -> Path:
     if base != given:
         shutil.rmtree(base)
     return folder
+
+
+def is_decoder(base: Path) -> bool:
+    """Whether a folder holds a Qwen model, which becomes a hybrid critic."""
+    from cprs_core.critics.hybrid import MODEL_TYPES
+
+    try:
+        settings = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # whoever reads the base says what is wrong
+    return isinstance(settings, dict) and settings.get("model_type") in MODEL_TYPES
+
+
+def _train_hybrid(args: argparse.Namespace, sets: list[EvidenceSet]) -> Path:
+    import torch
+
+    from cprs_core.training.hybrid import HybridTraining
+    from cprs_core.training.hybrid_records import train_hybrid
+
+    if args.resume:
+        raise InputError("--resume does not work with a Qwen base: its runs are not saved midway; start anew")
+    on_gpu = torch.cuda.is_available()
+    config = HybridTraining(
+        steps=args.steps or 300,
+        seconds=60.0 * args.minutes if args.minutes else None,
+        learning_rate=args.learning_rate or 1e-5,
+        focal=2.0,
+        seed=args.seed,
+        checkpointing=on_gpu,
+        log_steps=10,
+    )
+    return train_hybrid(
+        sets,
+        Path(args.base),
+        args.out,
+        config,
+        batch_tokens=args.batch_tokens or (32_768 if on_gpu else 2_048),
+        length=2_048 if on_gpu else 512,
+        on_step=_progress,
+    )
 
 
 FEW_RECORDS = 100

@@ -67,12 +67,13 @@ class Examples:
 def make_examples(tokenizer: ChatTokenizer, count: int, length: int, seed: int, tags: Sequence[str] = TAGS) -> Examples:
     """``count`` windows of ``length`` tokens, the tags in turn."""
     rng = random.Random(seed)
+    sample = "\n".join([_NOISE, *(_sentence(rng) for _ in range(50))])
+    characters = len(sample) / len(tokenizer.encode(sample))  # per token
     rows = []
     for number in range(count):
-        case = make_case(rng, tags[number % len(tags)])
         row = None
-        while row is None:
-            row = _example(rng, tokenizer, case, length)
+        while row is None:  # a case too long for the window is dropped
+            row = _example(rng, tokenizer, make_case(rng, tags[number % len(tags)]), length, characters)
         rows.append(row)
     ids, labels, kinds, prefixes = zip(*rows, strict=True)
     return Examples(np.stack(ids), np.stack(labels), np.array(kinds, dtype=np.int8), np.array(prefixes, dtype=np.int32))
@@ -120,12 +121,12 @@ def _chain(rng: random.Random) -> Case:
 
 
 def _example(
-    rng: random.Random, tokenizer: ChatTokenizer, case: Case, length: int
+    rng: random.Random, tokenizer: ChatTokenizer, case: Case, length: int, characters: float
 ) -> tuple[NDArray[np.int32], NDArray[np.int8], int, int] | None:
     """Ids, labels, tag and prefix length of one window; None where the hay was too short or a right line was cut."""
     prefix = tokenizer.encode_prefix(INSTRUCTIONS[case.tag], case.query, (case.tag,))
     room = length - len(prefix)
-    hay = _hay(rng, case, room)
+    hay = _hay(rng, case, characters * room)
     order = list(range(len(case.lines)))
     # Rejecting windows that cut a right line makes it likelier in front, which the places make up for.
     places = [rng.randint(0, len(hay)) for _ in order]
@@ -159,11 +160,11 @@ def _example(
     return ids, labels, TAGS.index(case.tag), len(prefix)
 
 
-def _hay(rng: random.Random, case: Case, room: int) -> list[str]:
-    """Lines of hay of about ``room`` tokens together with the case's own."""
+def _hay(rng: random.Random, case: Case, characters: float) -> list[str]:
+    """Lines of hay of about so many characters together with the case's own."""
     kind = rng.random()
     lines: list[str] = []
-    characters = 3.4 * room - sum(len(line) for line in case.lines) + rng.uniform(0, 90)
+    characters -= sum(len(line) for line in case.lines) - rng.uniform(0, 90)
     while characters > 0:
         line = (
             _NOISE if kind < 0.35 else _sentence(rng) if kind < 0.9 or case.tag == "chain" else _look_alike(rng, case)

@@ -196,6 +196,11 @@ def test_a_long_text_has_the_tokens_of_one_piece() -> None:
     assert ours == whole
 
 
+def test_tokens_are_read_back_as_text() -> None:
+    tokenizer = ChatTokenizer(tiny_chat_tokenizer())
+    assert tokenizer.decode(tokenizer.encode("Ada signed, été.").ids) == "Ada signed, été."
+
+
 def test_tokens_begin_at_their_first_visible_character() -> None:
     text = "It rained.  Ada signed."
     tokens = ChatTokenizer(tiny_chat_tokenizer()).encode(text)
