@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from cprs_core.critics.hybrid import HybridCritic
-from cprs_core.critics.runtime import resolve_dtype
 from cprs_core.errors import DeviceError, MissingExtraError
 
 _log = logging.getLogger(__name__)
 
 GIB = 2**30
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,14 @@ class WeightFormat:
     @classmethod
     def resolve(cls, dtype: str, device: torch.device) -> WeightFormat:
         """The format that a name means on a device. Raises DeviceError where the device cannot use it."""
+        if dtype == "auto":
+            has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+            return cls(torch.bfloat16 if has_bfloat16 else torch.float32)
+        if dtype in _DTYPES:
+            return cls(_DTYPES[dtype])
         if dtype != "fp8":
-            return cls(resolve_dtype(dtype, device))
+            names = ", ".join(repr(name) for name in ("auto", *_DTYPES, "fp8"))
+            raise DeviceError(f"there is no dtype {dtype!r} for hybrid critics; choose one of: {names}")
         if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9):
             raise DeviceError(
                 f"fp8 needs an NVIDIA GPU of compute capability 8.9 or more, {device} is none; "

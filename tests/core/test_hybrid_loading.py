@@ -260,6 +260,11 @@ class TestMemory:
             load_scorer(folder, device="cpu", dtype="fp8")
 
 
+def test_a_dtype_that_hybrid_critics_do_not_have(folder: Path) -> None:
+    with pytest.raises(DeviceError, match=r"no dtype 'int8' for hybrid critics; choose one of: 'auto'.*'fp8'"):
+        load_scorer(folder, device="cpu", dtype="int8")
+
+
 def test_layers_on_several_devices_give_the_same_scores(folder: Path) -> None:
     sharded = load_sharded_scorer(folder, FLOAT32, {"cpu": 10**9})
     whole = load_scorer(folder, device="cpu")
