@@ -223,7 +223,8 @@ def is_supported() -> bool:
 
 
 def _has_int8_dot_products() -> bool:
-    for name in ("_is_vnni_supported", "_is_cpu_support_avx512_vnni"):  # the second is its name in older torch
+    # The last two are its names in older torch; where none is there, the critic stays in float32.
+    for name in ("_is_vnni_supported", "_is_cpu_support_vnni", "_is_cpu_support_avx512_vnni"):
         check = getattr(torch.cpu, name, None)
         if check is not None:
             return bool(check())
