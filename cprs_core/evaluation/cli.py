@@ -41,6 +41,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "speed": ("speed",),
 }
 QUICK_TOKENS, QUICK_QUESTIONS = 4_096, 36
+LEAST_TOKENS = 128  # the longest needles take about as many
 
 _DESCRIPTION = """\
 Measures critics beside BM25 and MiniLM embeddings at equal tokens, with 95 % bootstrap intervals.
@@ -116,6 +117,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"unexpected argument {str(args.runs[0])!r}; only compare and report take files")
     if args.readme is not None:
         raise InputError("--readme belongs to cprs bench report: measure with --out FILE first")
+    for name, least in (("tokens", LEAST_TOKENS), ("questions", 1), ("reader_tokens", 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
     if args.png is not None:
         write_pictures(args.png, [])  # what is missing shows before anything is measured
     _show_progress()

@@ -133,3 +133,22 @@ def test_targets_over_bm25_are_points_above_its_score() -> None:
 def test_published_numbers_name_their_source() -> None:
     assert all(item.source and item.value for item in PUBLISHED)
     assert render_published().splitlines()[0].startswith("| published, on other data")
+
+
+@pytest.mark.parametrize("arguments", [["--tokens", "-5"], ["--questions", "0"], ["--reader-tokens", "0"]])
+def test_sizes_that_hold_nothing_are_named_before_anything_is_loaded(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "load_critics", lambda args: pytest.fail("loaded a critic"))
+    with pytest.raises(InputError, match=f"{arguments[0]} is {arguments[1]}"):
+        bench("quick", *arguments)
+
+
+@pytest.mark.usefixtures("keyword_critic")
+def test_tasks_that_cannot_be_compressed_are_reported_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    """The words of the question are not in the list, so the right output says that nothing stands out."""
+    arguments = ["--only", "aggregation", "--tokens", "500", "--questions", "12", "--no-baselines", "--device", "cpu"]
+    assert bench("suite", *arguments) == 0
+    report = capsys.readouterr().out
+    assert "aggregation" in report
+    assert {"cwe", "fwe", "math_find"} <= set(report.replace("|", " ").split())
