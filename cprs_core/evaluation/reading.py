@@ -41,6 +41,7 @@ TOKENS = 131_072
 QUESTIONS = 100
 KEPT = 1_000  # about what QwenLong-CPRS kept for question answering (arXiv 2505.18092, table 4)
 TASK = "reader"
+GAINED = "reader: F1 points gained by "  # and the name of a view
 
 Select = Callable[[Sequence[Request]], list[NDArray[np.bool_]]]  # kept segments of each request
 
@@ -77,7 +78,7 @@ def measure_reader(systems: Sequence[System], options: Options) -> list[Measure]
     for ours in (view for view in views if view.kind == "compressed"):
         for other in (view for view in views if view.kind in ("direct", "retrieved")):
             gained = np.subtract(f1[ours.name], f1[other.name])
-            measures.append(mean_measure(f"{TASK}: F1 points gained by {ours.name}", "over it", other.name, gained))
+            measures.append(mean_measure(f"{GAINED}{ours.name}", "over it", other.name, gained))
     return measures
 
 

@@ -96,6 +96,18 @@ def test_a_cascade_takes_part_in_long_contexts_only() -> None:
     assert critic_variants(critics, "qed") == []
 
 
+def test_readers_gain_stands_in_the_table() -> None:
+    task = "reader: F1 points gained by ours, 1,000 tokens"
+    rows = [
+        Measure(task, "over it", "first 16,384 tokens", 42.0, 35.0, 49.0, 50),
+        Measure(task, "over it", f"{paper.RAG}, 16,384 tokens", -3.0, -5.0, -1.0, 50),
+    ]
+    over_truncation, over_rag = render_paper(rows, ["ours"]).splitlines()[2:]
+    assert "42.0" in over_truncation
+    assert "reached" in over_truncation
+    assert "missed" in over_rag
+
+
 def test_rows_that_could_not_be_measured_are_missed_not_left_out() -> None:
     row = Measure(ROWS[0].task, ROWS[0].metric, "all", math.nan, note="no data")
     line = render_paper([row], ["ours"]).splitlines()[2]
