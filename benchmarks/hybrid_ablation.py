@@ -227,6 +227,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             folder = args.out / "hybrid-tiny"
             save_hybrid(folder, critic, config, tokenizer.to_str(), small=True)
             results[name]["saved"] = _of_saved(folder, device, held_out, tag_ids)
+            trained = (
+                f"{steps:,} steps of {args.batch_tokens:,} tokens in {seconds:.0f} s, {weights / 1e6:.1f} M weights"
+            )
+            measured = {"length": args.length, "trained": trained, **results[name]["saved"]}
+            (folder / "measured.json").write_text(json.dumps(measured, indent=2) + "\n")
             print(json.dumps(results[name]["saved"]), flush=True)
         _write(args.out, results, training, args)
     return results
