@@ -1,6 +1,7 @@
 # make demo                              compress a real text under a real question
 # make demo FILE=notes.txt QUERY="..."   the same for a file of yours
 # make test                              run the tests
+# make quick                             measure the critic on generated data; fails where it fell below benchmarks/quick.json
 # Everything is installed into .venv; nothing but Python 3.11 or newer is needed before.
 
 PYTHON ?= python3
@@ -14,7 +15,10 @@ ALL    := $(VENV)/.all-installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export FILE QUERY
 
-.PHONY: demo test lint clean
+# Written with: cprs bench --quick --no-baselines --out benchmarks/quick.json
+BEFORE := $(wildcard benchmarks/quick.json)
+
+.PHONY: demo test quick lint clean
 
 demo: $(CORE)
 	@if [ -n "$$FILE" ] && [ -z "$$QUERY" ]; then echo 'make demo FILE=... needs QUERY="your question"' >&2; exit 2; fi
@@ -22,6 +26,9 @@ demo: $(CORE)
 
 test: $(ALL)
 	HF_HUB_OFFLINE=1 LANGSMITH_TRACING=false $(BIN)/python -m pytest
+
+quick: $(ALL)
+	HF_HUB_OFFLINE=1 $(BIN)/cprs bench --quick --no-baselines $(if $(BEFORE),--against $(BEFORE))
 
 lint: $(ALL)
 	$(BIN)/ruff check

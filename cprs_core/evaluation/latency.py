@@ -145,8 +145,9 @@ def measure_latency(systems: Sequence[System], options: Options) -> list[Measure
     measures = [Measure(task, f"seconds at {length:,}", name, value, n=RUNS) for name, length, value in rows]
     measures += [
         Measure(f"{TASK}, published (one A100)", f"seconds at {length:,}", name, seconds)
-        for name, points in PUBLISHED.items()
-        for length, seconds in points.items()
+        for length, name, seconds in sorted(
+            (length, name, seconds) for name, points in PUBLISHED.items() for length, seconds in points.items()
+        )
     ]
     return measures
 
