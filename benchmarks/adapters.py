@@ -1,6 +1,6 @@
 """What the adapters save in a RAG chain and in a query engine, what they cost, and whether they block an event loop.
 
-    python benchmarks/adapters.py [--data DIR] [--device cpu] [--only rag engine overhead concurrency]
+    python -m benchmarks.adapters [--data DIR] [--device cpu] [--limit N] [--only rag engine overhead concurrency]
 
 500 SQuAD dev paragraphs, 50 questions with known evidence sentences, the best 20 paragraphs by MiniLM embeddings.
 Tokens are those of MiniLM's tokenizer, counted in what reaches the chat model, without the rest of the prompt.
@@ -441,16 +441,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=None, help="data folder")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--limit", type=int, default=QUESTIONS, help="questions asked")
     parser.add_argument("--only", nargs="*", default=["rag", "engine", "overhead", "concurrency"])
     options = parser.parse_args()
     texts, questions = read_corpus(data_folder(options.data))
+    asked = questions[: options.limit]
     minilm = MiniLM(options.device)
     compressor = Compressor.from_pretrained(device=options.device)
     compressor.compress(texts[:5], "warm up")
     if "rag" in options.only:
-        print_rows("LangChain RAG chain", rag_table(texts, questions, minilm, compressor))
+        print_rows("LangChain RAG chain", rag_table(texts, asked, minilm, compressor))
     if "engine" in options.only:
-        print_rows("LlamaIndex query engine", engine_table(texts, questions, minilm, compressor))
+        print_rows("LlamaIndex query engine", engine_table(texts, asked, minilm, compressor))
     if "overhead" in options.only:
         print("\n| 100 documents | ms | own time above compress |\n|---|---:|---:|")
         for name, seconds, share in overhead_table(texts, questions, compressor):

@@ -11,9 +11,9 @@ run        an agent of 60 model calls through LangChain's create_agent and Llama
 latency    seconds added by a tool result of 2,000 and of 50,000 tokens (needs an idle machine)
 all        all of these
 
-Needs the extras bench, train, langchain and clients, and the data folder (`--data` or the variable CPRS_DATA) for SGD
-and the recorded agents. `histories` takes a scorer with obvious behaviour, everything else the critic. Seed 42 is for
-reports; the code was developed on others.
+Needs the extras bench and train (`run`: also langchain, `histories`: also clients), and the data folder (`--data` or
+the variable CPRS_DATA) for SGD and the recorded agents. `histories` takes a scorer with obvious behaviour, everything
+else the critic. Seed 42 is for reports; the code was developed on others.
 """
 
 from __future__ import annotations
@@ -37,19 +37,14 @@ from benchmarks.memory_cases import (
     sgd_dialogues,
     transcript_outputs,
 )
-from benchmarks.memory_runs import print_runs
 from cprs_core import PRESETS, Compressor, InputError, KeywordScorer
 from cprs_core.evaluation.baselines import BM25System, EmbeddingSystem
 from cprs_core.evaluation.corpus import Corpus, Request
 from cprs_core.evaluation.data import data_folder
-from cprs_integrations.langchain.history import read_messages, write_messages
 from cprs_integrations.messages import repair_pairs
 from cprs_integrations.ranking import Goal, score_pieces
 from cprs_integrations.tool_output import MIN_TOOL_TOKENS, shorten_output
 from cprs_integrations.trimming import HistoryTrimmer
-from tests.integrations.adapters.loopback import Loopback
-from tests.integrations.adapters.protocols import Chat, Messages
-from tests.integrations.memory.histories import random_history
 from tests.integrations.memory.outputs import Output, service_log
 
 SHARES = (0.02, 0.05, 0.10)
@@ -120,6 +115,11 @@ def print_histories(number: int, seed: int) -> Rows:
     from langchain_google_genai import ChatGoogleGenerativeAI
     from langchain_openai import ChatOpenAI
 
+    from cprs_integrations.langchain.history import read_messages, write_messages
+    from tests.integrations.adapters.loopback import Loopback
+    from tests.integrations.adapters.protocols import Chat, Messages
+    from tests.integrations.memory.histories import random_history
+
     logging.disable(logging.WARNING)
     trimmed_by = Compressor(KeywordScorer())
     openai: Any = ChatOpenAI(model="gpt-4o", api_key="k")
@@ -169,7 +169,7 @@ def print_latency(compressor: Compressor, runs: int, seed: int) -> Rows:
     trimmer = HistoryTrimmer(compressor)
     warm = service_log(Random(seed - 1), 78)
     trimmer.shorten_result(warm.text, warm.request)
-    for name, lines in (("2,000 tokens", 78), ("50,000 tokens", 2_000)):
+    for name, lines in (("2,000 tokens", 92), ("50,000 tokens", 2_370)):
         seconds, tokens = [], []
         for number in range(runs):
             output = service_log(Random(f"{seed} {number}"), lines)
@@ -229,6 +229,8 @@ def run_section(section: str, options: argparse.Namespace, data: Path | None, co
         return print_histories(limit, seed)
     assert compressor is not None
     if section == "run":
+        from benchmarks.memory_runs import print_runs  # needs both frameworks
+
         return print_runs(compressor, limit, seed)
     if section == "latency":
         return print_latency(compressor, limit, seed)
@@ -238,6 +240,14 @@ def run_section(section: str, options: argparse.Namespace, data: Path | None, co
             tables["SGD dev"] = print_dialogues("SGD dev", sgd_dialogues(data, limit, seed), compressor, failures)
         made = generated_dialogues(limit, seed)
         tables["generated"] = print_dialogues("Generated small talk", made, compressor, failures)
+        if data:
+            print("\nboth together (as many questions of each)")
+            pairs = zip(tables["SGD dev"].items(), tables["generated"].values(), strict=True)
+            tables["both"] = {
+                name: [round((a + b) / 2, 1) for a, b in zip(one, two, strict=True)] for (name, one), two in pairs
+            }
+            for name, values in tables["both"].items():
+                print(f"{name:18}" + "".join(f"{value:12.1f}" for value in values))
     else:
         outputs = generated_outputs(limit, seed)
         tables["generated"] = print_tools("Generated outputs", outputs, compressor, failures)

@@ -88,7 +88,7 @@ def sgd_dialogues(data: Path, number: int, seed: int = 1) -> list[Dialogue]:
     return found[:number]
 
 
-def generated_dialogues(number: int, seed: int = 2, facts: int = 12) -> list[Dialogue]:
+def generated_dialogues(number: int, seed: int = 2, facts: int = 30) -> list[Dialogue]:
     """Small talk of 300-700 turns of our own, in which facts are let fall and one is asked for in other words.
 
     Half of the other facts are of the same kind, about other people and places: topic alone does not find the answer.

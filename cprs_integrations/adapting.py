@@ -62,7 +62,7 @@ class CompressionOptions(BaseModel):
 
     max_tokens: int | None = Field(default=None, ge=1)
     """Most tokens of kept text over all inputs of a call. With sentences or lines, and no other limit, the default is a
-    tenth of the inputs' tokens (by their characters), and at least 256."""
+    tenth of the inputs' tokens, or 256 where that is more."""
 
     ratio: float | None = Field(default=None, gt=0.0, le=1.0)
     """Most tokens of kept text, as a share of the tokens of all inputs of a call."""
@@ -100,7 +100,10 @@ class CompressionOptions(BaseModel):
         has_limit = any(chosen[name] is not None for name in ("max_tokens", "ratio", "threshold"))
         if not has_limit and self.granularity in ("sentence", "line"):
             tokens = sum(approximate_tokens(document.text) for document in documents)
-            chosen["max_tokens"] = max(int(DEFAULT_RATIO * tokens), DEFAULT_TOKENS)
+            if DEFAULT_RATIO * tokens > 1.25 * DEFAULT_TOKENS:  # the guess is about a fifth too high for English
+                chosen["ratio"] = DEFAULT_RATIO
+            else:
+                chosen["max_tokens"] = DEFAULT_TOKENS
         return {**chosen, "instruction": self.instruction if instruction is None else instruction}
 
     @classmethod

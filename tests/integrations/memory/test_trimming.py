@@ -305,3 +305,32 @@ def test_a_counter_of_the_caller_is_the_one_that_counts():
     trims = HistoryTrimmer(COMPRESSOR, max_tokens=2_000, count_tokens=len)
     trimmed = trims.trim(conversation(30))
     assert sum(len(message.text) for message in trimmed.messages) <= 2_000
+
+
+class NotesInstructions:
+    """A compressor that only has `compress`, as a client of a server, and notes what it was asked to extract."""
+
+    def __init__(self) -> None:
+        self.instructions: list[object] = []
+
+    def compress(self, documents, query="", **options):
+        self.instructions.append(options["instruction"])
+        return COMPRESSOR.compress(documents, query, **options)
+
+    async def acompress(self, documents, query="", **options):
+        return self.compress(documents, query, **options)
+
+
+def test_an_instruction_is_part_of_the_goal_of_results_and_of_compactions():
+    notes = NotesInstructions()
+    trims = HistoryTrimmer(notes, max_tokens=600, tool_tokens=100, instruction="Find what was lost.")
+    trims.follow([*exchange(0, result=LOG), *conversation(20), *exchange(21)])
+    assert len(notes.instructions) >= 2
+    assert set(notes.instructions) == {"Find what was lost."}
+
+
+def test_a_rule_of_a_tool_may_bring_an_instruction_of_its_own():
+    notes = NotesInstructions()
+    rules = {"look": ToolRule(max_tokens=100, instruction="Find errors.")}
+    HistoryTrimmer(notes, tool_rules=rules, instruction="Find what was lost.").follow(exchange(0, result=LOG))
+    assert notes.instructions == ["Find errors."]
