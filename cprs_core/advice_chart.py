@@ -14,6 +14,12 @@ _LENGTHS = np.unique(np.geomspace(1_000, 1_000_000, 60).astype(int)).tolist()
 _SUFFIXES = (".png", ".svg", ".pdf")
 
 
+def check_chart(path: Path) -> None:
+    """Raises InputError where no chart can be drawn into such a file."""
+    if path.suffix.lower() not in _SUFFIXES:
+        raise InputError(f"cannot draw {path.name!r}; name a file that ends with {', '.join(_SUFFIXES)}")
+
+
 def write_chart(advice: Advice, path: Path) -> None:
     """Draws into a PNG, SVG or PDF file.
 
@@ -21,8 +27,7 @@ def write_chart(advice: Advice, path: Path) -> None:
         InputError: a file of another kind.
         MissingExtraError: matplotlib is not installed.
     """
-    if path.suffix.lower() not in _SUFFIXES:
-        raise InputError(f"cannot draw {path.name!r}; name a file that ends with {', '.join(_SUFFIXES)}")
+    check_chart(path)
     rows = [advice.at(tokens) for tokens in _LENGTHS]
     panels = []
     if advice.direct_dollars > 0 or advice.compressed_dollars > 0:

@@ -64,17 +64,18 @@ def add_advise_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Prints the advice; 0 whatever it is."""
     from cprs_core.advice import Speed, advise
+    from cprs_core.advice_chart import check_chart, write_chart
 
     price = _price(args)
     keep = args.max_tokens if args.max_tokens is not None else args.keep
     options = {"keep": keep, "calls": args.calls, "machine_price": args.machine_price}
+    if args.chart is not None:
+        check_chart(args.chart)
     advise(args.tokens, price=price, speed=Speed(1.0), **options)  # mistakes are found before anything is measured
     advice = advise(args.tokens, price=price, speed=_speed(args), **options)
-    if args.chart is not None:
-        from cprs_core.advice_chart import write_chart
-
-        write_chart(advice, args.chart)
     sys.stdout.write((json.dumps(asdict(advice), indent=1) if args.json else str(advice)) + "\n")
+    if args.chart is not None:
+        write_chart(advice, args.chart)
     return 0
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cprs_core.errors import CheckpointError, MissingExtraError
+from cprs_core.errors import CheckpointError
 from cprs_core.evaluation.corpus import Corpus, Request
 from cprs_core.evaluation.systems import by_corpus
 
@@ -40,7 +40,7 @@ class EmbeddingsFilterSystem:
             embeddings = importlib.import_module("langchain_core.embeddings").Embeddings
             self._document = importlib.import_module("langchain_core.documents").Document
         except ImportError:
-            raise MissingExtraError("langchain-classic", "classic", f"the row {name}") from None
+            raise CheckpointError(f"the row {name} needs: pip install langchain-classic langchain-community") from None
 
         class _Embeddings(embeddings):  # type: ignore[misc, valid-type]
             def embed_documents(self, texts: list[str]) -> list[list[float]]:

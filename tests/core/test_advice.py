@@ -172,7 +172,7 @@ def test_command_measures_once_and_remembers_where_it_is_told(cprs, tmp_path: Pa
         (["--price", "2", "--first-token", "soon"], "SECONDS@TOKENS"),
         (["--price", "2", "--keep", "7"], "keep is 7"),
         (["--price", "2", "--max-tokens", "0"], "keep is 0"),
-        (["--price", "2", "--speed", "5", "--chart", "chart.docx"], ".png"),
+        (["--price", "2", "--chart", "chart.docx"], ".png"),
     ],
 )
 def test_mistakes_are_one_line_and_nothing_is_measured(cprs, arguments: list[str], message: str) -> None:

@@ -125,6 +125,12 @@ def test_measured_table_goes_between_its_marks_and_nothing_else_changes(tmp_path
     assert "old" not in text
 
 
+def test_our_readme_has_the_marks() -> None:
+    page = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert page.count(BEGIN) == page.count(END) == 1
+    assert page.index(BEGIN) < page.index(END)
+
+
 def test_readme_without_marks_is_left_alone(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
     page.write_text("nothing here")
