@@ -102,7 +102,11 @@ class ChatTokenizer:
             if query
             else (1 + len(system), 1 + len(wording))
         )
-        return Prefix(np.concatenate(parts), tags, asked)
+        return Prefix(np.concatenate(parts), tags, asked, instruction, query)
+
+    def decode(self, ids: NDArray[np.int32]) -> str:
+        """The text of these tokens, as far as they are whole characters."""
+        return self._tokenizer.decode(ids.tolist(), skip_special_tokens=False)
 
     def decode(self, ids: NDArray[np.int32]) -> str:
         """Roughly the text of these tokens; never for output."""
