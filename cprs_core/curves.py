@@ -15,4 +15,6 @@ Curve = Mapping[int, Sequence[tuple[float, float]]]
 # 100, 59, 12, 7, 2.5 and 1.2 %.
 LEXICAL: Curve = {291: ((0.0, 0.0), (0.0025, 0.03), (0.005, 0.22), (0.01, 0.29), (0.02, 0.42), (0.05, 0.55))}
 
-CRITIC: Curve = {17: ((0.0, 0.0),)}
+# Not a measured rate: too few questions were read. Of 27 held-out ones of SQuAD train in contexts of 8,192 tokens, 26
+# had their fact in the best window and one in a window of 0.46 of it. These cuts lie well below that.
+CRITIC: Curve = {17: ((0.0, 0.0), (0.005, 0.05), (0.02, 0.2))}

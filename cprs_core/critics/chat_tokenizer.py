@@ -105,10 +105,6 @@ class ChatTokenizer:
         return Prefix(np.concatenate(parts), tags, asked, instruction, query)
 
     def decode(self, ids: NDArray[np.int32]) -> str:
-        """The text of these tokens, as far as they are whole characters."""
-        return self._tokenizer.decode(ids.tolist(), skip_special_tokens=False)
-
-    def decode(self, ids: NDArray[np.int32]) -> str:
         """Roughly the text of these tokens; never for output."""
         return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=False))
 

@@ -285,3 +285,12 @@ def test_a_file_that_can_only_be_read_is_read(tmp_path: Path) -> None:
 def test_a_cache_of_no_bytes_is_refused(size: int) -> None:
     with pytest.raises(InputError, match="leave the cache out for none"):
         ScoreCache(max_bytes=size)
+
+
+def test_hops_start_from_cached_scores_and_leave_them_as_they_were() -> None:
+    text = haystack(20, 40) + "The lease of Ada moved to shelf_42. " + haystack(0, 30)[len(NEEDLE) :] + "See shelf_42."
+    cached, fresh = Compressor(keywords(), cache=ScoreCache()), Compressor(keywords())
+    for hops in (2, 1, 2):
+        result = cached.compress(text, QUERY, max_tokens=60, hops=hops)
+        assert result.spans == fresh.compress(text, QUERY, max_tokens=60, hops=hops).spans
+    assert result.usage.cached
