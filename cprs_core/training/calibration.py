@@ -93,7 +93,7 @@ def calibrate(
         threshold = float(np.clip(np.quantile(best, share), 0.01, 0.95)) if best else 0.5
         results[granularity] = Calibration(
             threshold,
-            float(np.mean(np.array(best) < threshold)),
+            float(np.mean(np.array(best) < threshold)) if best else 1.0,
             float(np.mean(np.array(right) >= threshold)) if right else 0.0,
         )
         _log.info("%s: %s", granularity, results[granularity])
