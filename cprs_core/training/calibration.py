@@ -52,7 +52,7 @@ def calibrate(
     groups: int = 256,
     batch_groups: int = 32,
     length: int = 512,
-    empty: float = 0.95,
+    empty: float = 0.92,
     seed: int = 99,
     views: Mapping[str, View] = VIEWS,
 ) -> dict[str, Calibration]:
