@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,11 +70,19 @@ def _powers(lines: Lines, base: float) -> dict[str, list[tuple[float, float]]]:
 def _line_figure(figure_type: Any, title: str, lines: Lines, x_name: str, y_name: str, scale: str) -> Any:
     figure = figure_type(figsize=(8.5, 4.0), layout="constrained")
     axes = figure.subplots()
-    for name, points in lines.items():
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+    for number, (name, points) in enumerate(lines.items()):
+        # The first row, ours, lies on top; styles change with the colours' second round.
+        style = {
+            "color": f"C{number % 10}",
+            "linestyle": "-" if number < 10 else "--",
+            "zorder": 10 + len(lines) - number,
+        }
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name, **style)
     axes.set(title=title, xlabel=x_name, ylabel=y_name, xscale=scale)
     if scale == "log":
-        ticks = sorted({x for points in lines.values() for x, _ in points})
+        xs = sorted({x for points in lines.values() for x, _ in points})
+        powers = [x for x in xs if math.log2(x).is_integer()]
+        ticks = powers if len(powers) > 2 else xs
         axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks], rotation=45 if len(ticks) > 6 else 0)
         axes.minorticks_off()
     axes.grid(alpha=0.25)
