@@ -75,9 +75,11 @@ def add_demo_parser(commands: Any) -> None:
 def add_critic_options(parser: argparse.ArgumentParser) -> None:
     """Which critic, and where it runs."""
     critic = parser.add_argument_group("critic")
-    critic.add_argument("--critic", metavar="DIR", help="a critic's folder; the embedded one by default")
+    critic.add_argument("--critic", metavar="DIR", help="a critic's folder or hub name; the embedded one by default")
     critic.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    critic.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16, int8")
+    critic.add_argument(
+        "--dtype", default="auto", help="auto, float32, bfloat16, float16, int8 (small critic), fp8 (hybrid)"
+    )
 
 
 def run_compress(args: argparse.Namespace) -> int:

@@ -176,7 +176,7 @@ class Compressor:
             output_tokens = count(text) if spans else 0
             while budget is not None and output_tokens > budget:
                 # Joining costs tokens too, and a tokenizer may count a whole differently from its parts.
-                spans.remove(min(spans, key=lambda span: span.score))
+                spans = _without_weakest(spans, output_tokens - budget, count)
                 text, shortened = assemble(texts, spans)
                 output_tokens = count(text) if spans else 0
             spans = scored.linked(spans)
@@ -766,6 +766,17 @@ def smallest_budget(max_tokens: int | None, ratio: float | None, input_tokens: i
     if ratio is not None:
         budgets.append(int(ratio * input_tokens))
     return min(budgets) if budgets else None
+
+
+def _without_weakest(spans: list[Span], tokens: int, count: CountTokens) -> list[Span]:
+    """``spans`` without the weakest that take no more than ``tokens`` together, at least one."""
+    dropped: set[int] = set()
+    for index in sorted(range(len(spans)), key=lambda index: spans[index].score):
+        tokens -= count(spans[index].text)
+        if dropped and tokens < 0:
+            break
+        dropped.add(index)
+    return [span for index, span in enumerate(spans) if index not in dropped]
 
 
 def _granularity(granularity: str | Granularity, preset: Preset) -> Granularity:

@@ -272,7 +272,7 @@ def find_folder(name: str) -> Path:
             "or nothing for the embedded critic"
         ) from None
     except Exception as error:  # offline, no such repository, no right to read it
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).split(". ")[0].split(" An error happened")[0]
         raise CheckpointError(
             f"there is no folder {name!r} here, and fetching {name!r} from the hub failed "
             f"({type(error).__name__}: {reason[:200]}); download it elsewhere and pass the local folder"
