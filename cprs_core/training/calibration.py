@@ -32,6 +32,9 @@ _VIEWS: Mapping[str, tuple[str, ...]] = {
 # Other paragraphs of the same article are about the question too, so fewer windows count as wrongly kept.
 _TOPICAL_EMPTY = 0.8
 
+# A threshold is raised up to _SAFE as long as no more than this share of the evidence is lost.
+_SAFE, _LOST = 0.1, 0.02
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -52,7 +55,7 @@ def calibrate(
     groups: int = 256,
     batch_groups: int = 32,
     length: int = 512,
-    empty: float = 0.92,
+    empty: float = 0.95,
     seed: int = 99,
     views: Mapping[str, View] = VIEWS,
 ) -> dict[str, Calibration]:
@@ -91,6 +94,8 @@ def calibrate(
             right += found
         share = empty if granularity not in ("paragraph", "document") else _TOPICAL_EMPTY
         threshold = float(np.clip(np.quantile(best, share), 0.01, 0.95)) if best else 0.5
+        if right:  # where even a very low score tells, a higher one that keeps nearly all evidence is safer
+            threshold = max(threshold, min(_SAFE, float(np.quantile(right, _LOST))))
         results[granularity] = Calibration(
             threshold,
             float(np.mean(np.array(best) < threshold)) if best else 1.0,

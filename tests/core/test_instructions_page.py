@@ -37,9 +37,9 @@ def test_there_is_an_example_of_every_preset(examples: list[tuple[str, str, str]
     [
         ('keep(bridge, "Who replaced the girders?")', "[fact] The Nordvik company replaced both girders."),
         ('keep(bridge, "Who found the cracks?", instruction="answers")', "[answer] Inspector Dana Holt"),
-        ('keep(contract, "cap on liability", instruction="clauses")', "[clause] 5. Limitation of Liability."),
+        ('keep(contract, "Cap on liability: does', "[clause] 5. Limitation of Liability."),
         (
-            'keep(log, "Why did the invoice run stop?", instruction="errors")',
+            'keep(log, "Why did billing fail?", instruction="errors")',
             "[error] 2026-03-03 08:04:11 ERROR billing:",
         ),
     ],
