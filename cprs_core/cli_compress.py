@@ -84,7 +84,7 @@ def add_critic_options(parser: argparse.ArgumentParser) -> None:
 
 def run_compress(args: argparse.Namespace) -> int:
     """One ``cprs compress``."""
-    from cprs_core.compressor import check_options
+    from cprs_core.inputs import check_options
 
     check_options(args.max_tokens, args.ratio, args.threshold)
     if not args.query.strip() and not (args.instruction or "").strip():

@@ -8,36 +8,42 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cprs_core.assembly import assemble
-from cprs_core.cache import Arrays, ScoreCache, cache_key
-from cprs_core.context import Context, ScoredContext, read_context
+from cprs_core.cache import ScoreCache, cache_key
+from cprs_core.context import ScoredContext, read_context
 from cprs_core.deadline import Deadline
 from cprs_core.errors import DeadlineError, InputError, NonFiniteScoresError, PrefixTooLongError
-from cprs_core.hops import MAX_HOPS, Chain, follow, place_links
+from cprs_core.hops import Chain, follow
+from cprs_core.inputs import (
+    CountTokens,
+    Documents,
+    as_document,
+    as_documents,
+    check_options,
+    granularity_of,
+    most_hops,
+    smallest_budget,
+)
 from cprs_core.instructions import Preset, resolve_instruction
-from cprs_core.lexical import asked_ids, bm25
 from cprs_core.reading import read_windows
-from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer, Staged
-from cprs_core.selection import DECODERS, GRANULARITIES, Candidates, Granularity, best_first, choose, explain
+from cprs_core.scored import Reading, Scored
+from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer, Staged, identity
+from cprs_core.selection import Granularity, choose, explain, without_weakest
 from cprs_core.stopwatch import Stopwatch
 from cprs_core.stream import Selection, Stream, StreamReader, describe
-from cprs_core.types import Compression, Document, DocumentUsage, ScoredSegment, Span, Usage
+from cprs_core.types import Compression, Document, DocumentUsage, ScoredSegment, Usage
 from cprs_core.windows import merge_windows, plan_windows
 from cprs_core.workers import in_worker
 
 if TYPE_CHECKING:
     from cprs_core.advice import Advice, ChatPrice, Speed
 
-Documents = str | Document | Sequence[str | Document]
-CountTokens = Callable[[str], int]
 OnDeadline = Literal["return", "raise"]
 
 # A critic that sees fewer tokens of context than this at a time cannot judge them.
@@ -176,7 +182,7 @@ class Compressor:
             output_tokens = count(text) if spans else 0
             while budget is not None and output_tokens > budget:
                 # Joining costs tokens too, and a tokenizer may count a whole differently from its parts.
-                spans = _without_weakest(spans, output_tokens - budget, count)
+                spans = without_weakest(spans, output_tokens - budget, count)
                 text, shortened = assemble(texts, spans)
                 output_tokens = count(text) if spans else 0
             spans = scored.linked(spans)
@@ -380,7 +386,7 @@ class Compressor:
         on_progress: OnProgress | None,
         deadline: Deadline | None = None,
         hops: int = 1,
-    ) -> _Scored:
+    ) -> Scored:
         """The straight path up to candidates."""
         watch = Stopwatch()
         with watch("tokenize"):
@@ -390,7 +396,7 @@ class Compressor:
             key = self._cache_key(texts, preset, query)
             known = self.cache.get(key) if self.cache is not None and key is not None else None
         if known is not None:
-            read = _Read.from_arrays(texts, known)
+            read = Reading.from_arrays(texts, known)
             if on_progress is not None:
                 on_progress(len(read.context.ids), len(read.context.ids))
         else:
@@ -407,7 +413,7 @@ class Compressor:
                 scored = chain.scored
         with watch("select"):
             candidates = make_candidates(scored)
-        return _Scored(documents, read, candidates, preset, prefix, watch, chain)
+        return Scored(documents, read, candidates, preset, prefix, watch, chain)
 
     def _read(
         self,
@@ -417,7 +423,7 @@ class Compressor:
         on_progress: OnProgress | None,
         deadline: Deadline | None,
         watch: Stopwatch,
-    ) -> _Read:
+    ) -> Reading:
         """The straight path from texts to token scores."""
         with watch("tokenize"):
             context = read_context(texts, self.scorer.tokenizer)
@@ -439,7 +445,7 @@ class Compressor:
                     silent = NonFiniteScoresError(name, dtype, index, slices[index])
                     raise silent.in_documents(index, context.documents_of(*windows[index].tolist()))
             token_scores = merge_windows(windows, reading.rows, len(context.ids), OUTSIDE, len(self.scorer.labels))
-        return _Read(context, windows, token_scores, reading.read, reading.windows_read, reading.complete)
+        return Reading(context, windows, token_scores, reading.read, reading.windows_read, reading.complete)
 
     def _cache_key(self, texts: list[str], preset: Preset, query: str) -> bytes | None:
         """What scores are kept under; None where nothing tells one scorer from another."""
@@ -506,7 +512,7 @@ class Compressor:
             # A critic's spans and a caller's own function may look at a document as a whole, `document` does.
             whole=preset.granularity == "document" or not isinstance(granularity, str),
             checkpoint=Path(checkpoint) if checkpoint is not None else None,
-            call=repr((query, preset, name, max_tokens, threshold, count_tokens is None, _identity(self.scorer))),
+            call=repr((query, preset, name, max_tokens, threshold, count_tokens is None, identity(self.scorer))),
         )
 
     def _prepare(
@@ -515,7 +521,7 @@ class Compressor:
         """What a call asks for, as the critic reads it."""
         name = granularity if isinstance(granularity, str) else None
         preset = resolve_instruction(instruction, name)
-        make_candidates = _granularity(granularity, preset)
+        make_candidates = granularity_of(granularity, preset)
         if not isinstance(query, str):
             raise InputError(f"query is of type {type(query).__name__}; pass a str")
         if not query.strip() and (instruction is None or (isinstance(instruction, str) and not instruction.strip())):
@@ -534,262 +540,3 @@ class Compressor:
     def count_tokens(self, text: str) -> int:
         """Tokens of ``text`` in the critic's tokenizer: the unit of budgets and usage unless the caller brings one."""
         return len(self.scorer.tokenizer.encode(text))
-
-
-@dataclass(frozen=True)
-class _Read:
-    """What the straight path knows of texts under one prefix; all of it can be cached.
-
-    ``read`` (bool, (w,)) says of each window whether it was read.
-    """
-
-    context: Context
-    windows: NDArray[np.int64]
-    token_scores: NDArray[np.float32]
-    read: NDArray[np.bool_]
-    windows_read: int
-    complete: bool
-    cached: bool = False
-
-    def to_arrays(self) -> Arrays:
-        context = self.context
-        return {
-            "bounds": context.document_bounds,
-            "ids": context.ids,
-            "starts": context.starts,
-            "ends": context.ends,
-            "sentences": context.sentences,
-            "windows": self.windows,
-            "scores": self.token_scores,
-            "read": self.read,
-        }
-
-    @classmethod
-    def from_arrays(cls, texts: list[str], arrays: Arrays) -> _Read:
-        context = Context(texts, arrays["bounds"], arrays["ids"], arrays["starts"], arrays["ends"])
-        context.__dict__["sentences"] = arrays["sentences"]  # as if they had been asked for before
-        return cls(context, arrays["windows"], arrays["scores"], arrays["read"], 0, complete=True, cached=True)
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """What the straight path has before anything is chosen."""
-
-    documents: list[Document]
-    reading: _Read
-    candidates: Candidates
-    preset: Preset
-    prefix: Prefix
-    watch: Stopwatch
-    chain: Chain | None = None
-
-    @property
-    def hops(self) -> int:
-        return self.chain.hops if self.chain is not None else 1
-
-    def linked(self, spans: list[Span]) -> list[Span]:
-        """Spans with the hop they were found in and the span they follow."""
-        if self.chain is None:
-            return spans
-        base = self.context.document_bounds.tolist()
-        ranges = [(base[span.document_index] + span.start, base[span.document_index] + span.end) for span in spans]
-        placed = place_links(self.chain.links, ranges)
-        return [
-            span.model_copy(update={"hop": hop, "follows": before})
-            for span, (hop, before) in zip(spans, placed, strict=True)
-        ]
-
-    @property
-    def context(self) -> Context:
-        return self.reading.context
-
-    @property
-    def later_windows(self) -> int:
-        """Windows that hops read again."""
-        return self.chain.windows if self.chain is not None else 0
-
-    @property
-    def windows(self) -> int:
-        return len(self.reading.windows) + self.later_windows
-
-    @property
-    def windows_read(self) -> int:
-        return self.reading.windows_read + self.later_windows
-
-    @property
-    def windows_left(self) -> int:
-        return int((~self.reading.read).sum())
-
-    @property
-    def complete(self) -> bool:
-        return self.reading.complete
-
-    @property
-    def cached(self) -> bool:
-        return self.reading.cached
-
-    def late(self) -> str | None:
-        """One sentence on what a deadline left out, where it did."""
-        if self.complete:
-            return None
-        return (
-            f"the deadline left {self.windows_left:,} of {len(self.reading.windows):,} windows unread; "
-            "text from those is kept for its words alone"
-        )
-
-    def prior(self) -> NDArray[np.float32] | None:
-        """float32, (n,): where windows are unread, how much each candidate shares with the query; None where all are
-        read. It decides among candidates of which the critic says nothing."""
-        if self.reading.read.all():
-            return None
-        ranges = np.stack([self.candidates.starts, self.candidates.ends], axis=1)
-        return bm25(asked_ids(self.prefix), self.context.ids, self.context.first_tokens(ranges))
-
-    def document_tokens(self, count_tokens: CountTokens | None) -> list[int]:
-        """Tokens of every document, in the caller's tokenizer or in the critic's."""
-        if count_tokens is not None:
-            return [count_tokens(document.text) for document in self.documents]
-        return np.diff(self.context.first_tokens(self.context.document_bounds)).tolist()
-
-    def kept_tokens(self, spans: list[Span], shortened: list[Document], count_tokens: CountTokens | None) -> list[int]:
-        """Tokens of every document's kept text, in the caller's tokenizer or in the critic's."""
-        if count_tokens is not None:
-            return [count_tokens(document.text) if document.text else 0 for document in shortened]
-        of_document = np.array([span.document_index for span in spans], dtype=np.int64)
-        base = self.context.document_bounds[of_document]
-        first = self.context.first_tokens(base + np.array([span.start for span in spans], dtype=np.int64))
-        last = self.context.first_tokens(base + np.array([span.end for span in spans], dtype=np.int64))
-        return np.bincount(of_document, last - first, minlength=len(self.documents)).astype(np.int64).tolist()
-
-    def best_span(
-        self, max_tokens: int | None, cost: Callable[[int], int], prior: NDArray[np.float32] | None
-    ) -> Span | None:
-        """The candidate that scores best among those that fit; None where none does."""
-        order = best_first(self.candidates, prior)
-        fits = (index for index in order.tolist() if max_tokens is None or cost(index) <= max_tokens)
-        index = next(fits, None)
-        return None if index is None else self.spans(np.array([index]))[0]
-
-    def cost(self, index: int) -> int:
-        """Tokens of a candidate in the critic's tokenizer."""
-        return self.context.count_tokens(int(self.candidates.starts[index]), int(self.candidates.ends[index]))
-
-    def cost_in(self, count_tokens: CountTokens) -> Callable[[int], int]:
-        """Tokens of a candidate in the caller's tokenizer."""
-        return lambda index: count_tokens(
-            self.context.text(int(self.candidates.starts[index]), int(self.candidates.ends[index]))
-        )
-
-    def segments(self) -> list[ScoredSegment]:
-        rows = self._rows(np.arange(len(self.candidates)))
-        return [
-            ScoredSegment(document_index=document, start=start, end=end, score=score, tag=tag)
-            for document, start, end, score, tag in rows
-        ]
-
-    def spans(self, kept: NDArray[np.int64]) -> list[Span]:
-        return [
-            Span(
-                document_id=self.documents[document].id,
-                document_index=document,
-                start=start,
-                end=end,
-                text=self.documents[document].text[start:end],
-                score=score,
-                tag=tag,
-            )
-            for document, start, end, score, tag in self._rows(kept)
-        ]
-
-    def _rows(self, indices: NDArray[np.int64]) -> list[tuple[int, int, int, float, str]]:
-        """(document, start, end, score, tag) of candidates, positions in their document."""
-        starts, ends = self.candidates.starts[indices], self.candidates.ends[indices]
-        documents = self.context.document_of(starts)
-        base = self.context.document_bounds[documents]
-        tags = [self.preset.tags[tag] for tag in self.candidates.tags[indices].tolist()]
-        scores = self.candidates.scores[indices].tolist()
-        return list(
-            zip(documents.tolist(), (starts - base).tolist(), (ends - base).tolist(), scores, tags, strict=True)
-        )
-
-
-def as_documents(documents: Documents) -> list[Document]:
-    """One text, one document or a sequence of either, as a list of documents.
-
-    Raises:
-        InputError: something in it is neither text nor a document; nothing is read then.
-    """
-    if isinstance(documents, str | Document):
-        documents = [documents]
-    if isinstance(documents, bytes | Mapping) or not isinstance(documents, Iterable):
-        raise InputError(
-            f"documents is of type {type(documents).__name__}; pass a str, a cprs_core.Document or a sequence of them"
-        )
-    return [as_document(document, index) for index, document in enumerate(documents)]
-
-
-def as_document(document: object, index: int) -> Document:
-    """A text or a document as a document; ``index`` says where in the input it stood.
-
-    Raises:
-        InputError: it is neither.
-    """
-    if isinstance(document, str):
-        document = Document(document)
-    if not isinstance(document, Document) or not isinstance(document.text, str):
-        raise InputError(f"documents[{index}] is of type {type(document).__name__}; pass a str or a cprs_core.Document")
-    return document
-
-
-def check_options(max_tokens: int | None, ratio: float | None, threshold: float | None) -> None:
-    """Raises InputError where an option is out of range."""
-    if max_tokens is not None and max_tokens < 1:
-        raise InputError(f"max_tokens is {max_tokens}; it must be at least 1 (leave it out for no budget)")
-    if ratio is not None and not 0.0 < ratio <= 1.0:
-        raise InputError(f"ratio is {ratio}; it must be above 0 and at most 1 (0.1 keeps a tenth of the tokens)")
-    if threshold is not None and not 0.0 <= threshold <= 1.0:
-        raise InputError(f"threshold is {threshold}; scores lie between 0 and 1")
-
-
-def most_hops(hops: int | Literal["auto"]) -> int:
-    """Passes at most. Raises InputError where ``hops`` is none."""
-    if hops == "auto":
-        return MAX_HOPS
-    if isinstance(hops, bool) or not isinstance(hops, int) or hops < 1:
-        raise InputError(f"hops is {hops!r}; it must be 1 (one pass), a larger number, or 'auto'")
-    return hops
-
-
-def smallest_budget(max_tokens: int | None, ratio: float | None, input_tokens: int) -> int | None:
-    """Tokens that may be kept under both limits; None without any."""
-    budgets = [max_tokens] if max_tokens is not None else []
-    if ratio is not None:
-        budgets.append(int(ratio * input_tokens))
-    return min(budgets) if budgets else None
-
-
-def _without_weakest(spans: list[Span], tokens: int, count: CountTokens) -> list[Span]:
-    """``spans`` without the weakest that take no more than ``tokens`` together, at least one."""
-    dropped: set[int] = set()
-    for index in sorted(range(len(spans)), key=lambda index: spans[index].score):
-        tokens -= count(spans[index].text)
-        if dropped and tokens < 0:
-            break
-        dropped.add(index)
-    return [span for index, span in enumerate(spans) if index not in dropped]
-
-
-def _granularity(granularity: str | Granularity, preset: Preset) -> Granularity:
-    if not isinstance(granularity, str):
-        return granularity
-    known = GRANULARITIES | DECODERS
-    if preset.granularity not in known:
-        names = ", ".join(repr(name) for name in [*known, "auto"])
-        raise InputError(f"granularity is {granularity!r}; it must be one of {names}, or a function")
-    return known[preset.granularity]
-
-
-def _identity(scorer: Scorer) -> str:
-    """What tells critics apart in a checkpoint."""
-    name = getattr(scorer, "fingerprint", None) or getattr(scorer, "name", type(scorer).__name__)
-    return f"{name} {scorer.window_tokens}"

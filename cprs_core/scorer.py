@@ -127,6 +127,12 @@ class Staged(Protocol):
         """
 
 
+def identity(scorer: Scorer) -> str:
+    """What tells critics apart in a checkpoint."""
+    name = getattr(scorer, "fingerprint", None) or getattr(scorer, "name", type(scorer).__name__)
+    return f"{name} {scorer.window_tokens}"
+
+
 @dataclass
 class WordTokenizer:
     """A tokenizer with obvious behaviour: runs of word characters, and every other visible character by itself.

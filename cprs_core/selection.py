@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cprs_core.context import Context, ScoredContext
+from cprs_core.types import Span
 
 B, I, O, E = range(4)  # noqa: E741 - columns of a label group, in the order of `cprs_core.scorer.LABELS`
 
@@ -312,3 +313,14 @@ def explain(
     if not kept:
         return f"nothing reaches the threshold {threshold}: the best score is {best:.3f}"
     return None
+
+
+def without_weakest(spans: list[Span], tokens: int, count: Callable[[str], int]) -> list[Span]:
+    """``spans`` without the weakest that take no more than ``tokens`` together, at least one."""
+    dropped: set[int] = set()
+    for index in sorted(range(len(spans)), key=lambda index: spans[index].score):
+        tokens -= count(spans[index].text)
+        if dropped and tokens < 0:
+            break
+        dropped.add(index)
+    return [span for index, span in enumerate(spans) if index not in dropped]

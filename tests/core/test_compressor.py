@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cprs_core import Compression, Compressor, Document, KeywordScorer, Preset
-from cprs_core.compressor import Documents
+from cprs_core.inputs import Documents
 from cprs_core.selection import GRANULARITIES
 from tests.core.texts import NASTY, any_text
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cprs_core import CheckpointError, Compression, Compressor, Document, InputError, KeywordScorer, StreamError
-from cprs_core.compressor import as_document
 from cprs_core.evaluation.words import plain_sentence
+from cprs_core.inputs import as_document
 from cprs_core.scorer import LABELS, OUTSIDE, OnProgress, Prefix, WordTokenizer
 from cprs_core.selection import GRANULARITIES
 from cprs_core.stream import PART_CHARACTERS, cut
