@@ -166,8 +166,8 @@ class ResultShortener:
     def _counter(self) -> CountTokens:
         return self._count_given or counter_of(self.compressor)
 
-    def _shorten(self, text: str, goal: Goal, rule: ToolRule) -> str:
-        """Written once: the first answer for a text and a goal is the answer for good."""
+    def _shorten(self, text: str, goal: Goal, rule: ToolRule, *, when: str = "") -> str:
+        """Written once: the first answer for a text and a goal is the answer for good; the note says ``when``."""
         if len(text) <= SHORT_CHARACTERS:
             return text
         key = key_of(text)
@@ -185,11 +185,11 @@ class ResultShortener:
                 max_tokens=rule.max_tokens,
                 kind=rule.kind,
                 count_tokens=self._counter,
-                note=lambda kept: f"cprs: {kept}, {tokens:,} tokens before{how}",
+                note=lambda kept: f"cprs: {kept}{when}, {tokens:,} tokens before{how}",
             )
 
         made_from = ["result", key, len(text), goal.query, str(goal.instruction), rule.max_tokens, rule.kind]
-        return self.once(made_from, write)
+        return self.once([*made_from, when] if when else made_from, write)
 
     def once(self, made_from: Sequence[object], write: Callable[[], str]) -> str:
         """What was written for these inputs the first time, by whichever thread or process that was."""

@@ -65,6 +65,11 @@ _WRITTEN_BEFORE = re.compile(r"cprs: kept [^\"\n\]]*?, (\d[\d,]*) tokens before"
 _KEY = re.compile(rf"call {EXPAND_TOOL} with key ([0-9a-f]{{{KEY_CHARACTERS}}})")
 _NOTE = re.compile(r"cprs: kept [^\"\n\]]*")
 
+# Notes of texts that a compaction cut say so: the requests before that compaction saw the text whole, and what a tool
+# result lost at its first appearance was missing for every request after it.
+_WHEN_CUT = " in a compaction"
+_CUT = re.compile(rf"cprs: kept [^\"\n\]]*?{_WHEN_CUT}, \d")
+
 
 @dataclass(frozen=True)
 class Trimmed:
@@ -222,7 +227,7 @@ class HistoryTrimmer(ResultShortener):
         view: list[Message] = []
         hidden: dict[str, str] = {}  # texts that are not in the view, or not whole, by content key
         # In a history that was trimmed before, what earlier requests needed is there already.
-        is_ours = any(message.is_notice or message.is_recall for message in originals)
+        is_ours = any(message.is_notice or message.is_recall or _is_cut(message) for message in messages)
         last_call = max((i for i, message in enumerate(messages) if message.role == "assistant"), default=-1)
         tokens = compactions = 0
         for place, (message, original) in enumerate([*zip(messages, originals, strict=True), (None, None)]):
@@ -366,7 +371,7 @@ class HistoryTrimmer(ResultShortener):
                 continue
             share = budget * count_message(view[index], self.count_text) // max(total, 1)
             rule = ToolRule(max(share, MIN_TOOL_TOKENS))
-            texts = [self._shorten(text, goal, rule) for text in view[index].texts]
+            texts = [self._shorten(text, goal, rule, when=_WHEN_CUT) for text in view[index].texts]
             if tuple(texts) != view[index].texts:
                 cut[str(index)] = texts
         return cut
@@ -421,6 +426,11 @@ def _carry_out(plan: dict[str, Any], view: list[Message]) -> list[Message]:
 
 def _is_notice(turn: Turn, view: Sequence[Message]) -> bool:
     return any(view[index].is_notice for index in turn.indices)
+
+
+def _is_cut(message: Message) -> bool:
+    """Whether a compaction cut a text of this message; what was fetched back only quotes such a text."""
+    return not message.is_fetched and any(_CUT.search(text) for text in message.texts)
 
 
 def _is_changed(message: Message, originals: Sequence[Message]) -> bool:

@@ -180,6 +180,57 @@ def test_any_history_is_paired_within_budget_and_stable(how, rng, budget, keep_l
     assert wire(again.messages) == wire(trimmed.messages)
 
 
+@pytest.mark.parametrize("role", ["user", "tool"])
+def test_a_text_cut_after_a_request_is_not_recalled_for_it_when_the_output_comes_back(role):
+    history = [
+        *([Message("user", (LOG,))] if role == "user" else []),
+        *exchange(0, result=LOG if role == "tool" else None),
+        Message("user", ("What about beat 123?",)),
+        Message("assistant", ("It beat.",)),
+        Message("user", ("Was the lease lost?",)),
+        *exchange(1)[1:3],
+    ]
+    budget = trimmer().count(history) - 1
+    trims = trimmer(max_tokens=budget, tool_tokens=budget, keep_last=1)
+    trimmed = trims.follow(history)
+    # Only the log was cut, and only after the request that is about another line of it.
+    assert [message.index for message in trimmed.messages] == list(range(len(history)))
+    assert trimmed.usage.shortened == 1
+    assert not any("INFO beat 123" in message.text for message in trimmed.messages)
+    again = trims.follow([replace(message, original_tokens=None) for message in trimmed.messages])
+    assert wire(again.messages) == wire(trimmed.messages)
+    # A new request is another matter.
+    asked = trims.follow([*trimmed.messages, Message("user", ("And what about beat 124?",))])
+    assert wire(asked.messages)[: len(history)] == wire(trimmed.messages)
+    assert asked.messages[-2].is_recall
+    assert "INFO beat 124" in asked.messages[-2].text
+
+
+def test_a_fetched_text_that_quotes_such_a_note_changes_nothing_that_was_sent():
+    history = [Message("user", ("Was the lease lost?",)), *exchange(0, result=LOG)[1:]]
+    asked = [*history, Message("user", ("What about beat 123?",))]
+    trims = trimmer(tool_tokens=100)
+    sent = trims.follow(asked)
+    assert sent.messages[-2].is_recall
+    quoted = "[cprs: kept 1 of 9 records in a compaction, 3,915 tokens before; call expand with key 0e797873e58b]"
+    fetched = [
+        Message("assistant", (), (ToolCall("e", EXPAND_TOOL, "{}"),)),
+        Message("tool", (quoted,), answers=("e",)),
+        Message("assistant", ("It beat.",)),
+    ]
+    later = trimmer(tool_tokens=100).follow([*asked, *fetched])
+    assert wire(later.messages)[: len(sent.messages)] == wire(sent.messages)
+
+
+def test_a_note_says_whether_a_compaction_cut_the_text():
+    history = [*exchange(0, result=LOG), Message("user", ("Was the lease lost?",)), *exchange(1)[1:]]
+    budget = trimmer().count(history) - 1
+    cut = trimmer(max_tokens=budget, tool_tokens=budget, keep_last=1).follow(history).messages[2]
+    first = trimmer(tool_tokens=100).follow(history).messages[2]
+    assert " in a compaction, 3,915 tokens before; call expand with key " in cut.text
+    assert "compaction" not in first.text
+
+
 @given(rng=RNGS)
 @settings(max_examples=15, deadline=None)
 def test_everything_but_text_stays_as_it_was(rng):
