@@ -1,6 +1,7 @@
 """Agent memory: what is still there after shrinking, what is saved, and what a turn costs in time.
 
-    python -m benchmarks.memory SECTION... [--limit N] [--seed N] [--data DIR] [--critic DIR] [--failures N] [--json F]
+    python -m benchmarks.memory SECTION... [--limit N] [--seed N] [--data DIR] [--critic DIR] [--failures N]
+        [--workers N] [--json F]
 
 dialogues  the turn that answers a question, kept at 2, 5 and 10 % of the tokens of 300-700 turns, beside the last
            turns, BM25 and MiniLM embeddings at the same tokens (SGD dev, and small talk of our own)
@@ -21,9 +22,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -109,8 +113,27 @@ def print_tools(name: str, outputs: Sequence[Output], compressor: Compressor, fa
     return rows
 
 
-def print_histories(number: int, seed: int) -> Rows:
-    """Any history, trimmed: what the protocols say to it."""
+def print_histories(number: int, seed: int, workers: int) -> Rows:
+    """Any history, trimmed: what the protocols say to it. Histories know nothing of each other: workers share them."""
+    faults: dict[str, int] = dict.fromkeys(("openai", "anthropic", "gemini", "pairs", "budget", "second time"), 0)
+    over = 0
+    began = time.perf_counter()
+    first = seed * 1_000_000
+    parts = [range(at, min(at + 100, first + number)) for at in range(first, first + number, 100)]
+    with ProcessPoolExecutor(min(workers, len(parts)), mp_context=get_context("spawn")) as pool:
+        for over_budget, found in pool.map(_history_faults, parts):
+            over += over_budget
+            for name, line in found:
+                faults[name] += 1
+                print(line)
+    seconds = time.perf_counter() - began
+    print(f"\n{number:,} histories in {seconds:.0f} s; {over:,} over budget, and said so; faults:")
+    print("  ".join(f"{name} {count}" for name, count in faults.items()))
+    return {"histories": number, "over budget": over, **faults}
+
+
+def _history_faults(seeds: Sequence[int]) -> tuple[int, list[tuple[str, str]]]:
+    """How many of the histories were over budget; and (name of the check, line that says where) of every fault."""
     from langchain_anthropic import ChatAnthropic
     from langchain_google_genai import ChatGoogleGenerativeAI
     from langchain_openai import ChatOpenAI
@@ -124,14 +147,13 @@ def print_histories(number: int, seed: int) -> Rows:
     trimmed_by = Compressor(KeywordScorer())
     openai: Any = ChatOpenAI(model="gpt-4o", api_key="k")
     anthropic: Any = ChatAnthropic(model="claude-sonnet-4-5", api_key="k", max_tokens=64)
-    faults: dict[str, int] = dict.fromkeys(("openai", "anthropic", "gemini", "pairs", "budget", "second time"), 0)
+    lines: list[tuple[str, str]] = []
     over = 0
-    began = time.perf_counter()
     with Loopback() as server:
         gemini: Any = ChatGoogleGenerativeAI(
             model="gemini-2.5-pro", base_url=server.url, api_key="k", max_retries=0, timeout=60
         )
-        for history_seed in range(seed * 1_000_000, seed * 1_000_000 + number):
+        for history_seed in seeds:
             rng = Random(history_seed)
             # Ids that repeat over a history are mixed up by Gemini's own client: it gets every second one, without.
             for_gemini = history_seed % 2 == 0
@@ -152,14 +174,9 @@ def print_histories(number: int, seed: int) -> Rows:
             }
             server.received.clear()
             over += trimmed.usage.over_budget
-            for name, is_fault in found.items():
-                faults[name] += is_fault
-                if is_fault:
-                    print(f"history {history_seed} ({how}, {budget} tokens, last {keep_last}): {name}")
-    seconds = time.perf_counter() - began
-    print(f"\n{number:,} histories in {seconds:.0f} s; {over:,} over budget, and said so; faults:")
-    print("  ".join(f"{name} {count}" for name, count in faults.items()))
-    return {"histories": number, "over budget": over, **faults}
+            where = f"history {history_seed} ({how}, {budget} tokens, last {keep_last})"
+            lines += [(name, f"{where}: {name}") for name, is_fault in found.items() if is_fault]
+    return over, lines
 
 
 def print_latency(compressor: Compressor, runs: int, seed: int) -> Rows:
@@ -226,7 +243,7 @@ def run_section(section: str, options: argparse.Namespace, data: Path | None, co
     limit = options.limit or LIMITS[section]
     seed, failures = options.seed, options.failures
     if section == "histories":
-        return print_histories(limit, seed)
+        return print_histories(limit, seed, options.workers)
     assert compressor is not None
     if section == "run":
         from benchmarks.memory_runs import print_runs  # needs both frameworks
@@ -266,6 +283,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="cases of each table, requests of the run, or results timed")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--failures", type=int, default=0, help="misses of each table that are printed")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes of `histories`")
     parser.add_argument("--json", type=Path, help="results as JSON; what is in the file from other sections stays")
     options = parser.parse_args()
     sections = list(LIMITS) if "all" in options.sections else options.sections
