@@ -38,6 +38,7 @@ def request(texts: list[str] = TEXTS, query: str = "Who signed the lease?") -> R
 
 def test_embeddings_filter_returns_the_nearest_piece_first() -> None:
     pytest.importorskip("langchain_classic")
+    pytest.importorskip("langchain_community", reason="EmbeddingsFilter imports it, and no extra brings it")
     long = [" ".join(f"Filler sentence number {n} about rain." for n in range(40)) + " Ada signed the lease."]
     scores = EmbeddingsFilterSystem(embed).rank([request(long)])[0]
     assert scores[-1] == 1.0  # its piece is the best one
