@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +25,7 @@ from cprs_core.inputs import (
     Documents,
     as_document,
     as_documents,
+    as_iterable,
     check_options,
     granularity_of,
     most_hops,
@@ -188,6 +189,7 @@ class Compressor:
             spans = scored.linked(spans)
             best = float(scored.candidates.scores.max(initial=0.0))
             notice = scored.late() or explain(
+                tokens=len(scored.context.ids),
                 candidates=len(scored.candidates),
                 best=best,
                 default=default,
@@ -292,16 +294,10 @@ class Compressor:
             CheckpointError: the checkpoint is damaged, or of another call or other documents.
             StreamError: ``documents`` raised an error; what was read is in the error's ``partial``.
         """
-        if isinstance(documents, str | Document):
-            documents = [documents]
-        if isinstance(documents, bytes | Mapping) or not isinstance(documents, Iterable):
-            raise InputError(
-                f"documents is of type {type(documents).__name__}; pass an iterable of str or cprs_core.Document"
-            )
         stream = self._stream(
             query, instruction, granularity, max_tokens, threshold, count_tokens, memory_tokens, checkpoint, on_progress
         )
-        return stream.run(documents)
+        return stream.run(as_iterable(documents))
 
     def acompress_stream(
         self,
@@ -318,16 +314,10 @@ class Compressor:
         on_progress: OnProgress | None = None,
     ) -> AsyncIterator[Compression]:
         """`compress_stream` on a worker thread, for ``async for``; ``documents`` may be asynchronous too."""
-        if isinstance(documents, str | Document):
-            documents = [documents]
-        if isinstance(documents, bytes | Mapping) or not isinstance(documents, Iterable | AsyncIterable):
-            raise InputError(
-                f"documents is of type {type(documents).__name__}; pass an iterable of str or cprs_core.Document"
-            )
         stream = self._stream(
             query, instruction, granularity, max_tokens, threshold, count_tokens, memory_tokens, checkpoint, on_progress
         )
-        return stream.run_async(documents)
+        return stream.run_async(documents if isinstance(documents, AsyncIterable) else as_iterable(documents))
 
     def score(
         self,

@@ -21,13 +21,22 @@ def as_documents(documents: Documents) -> list[Document]:
     Raises:
         InputError: something in it is neither text nor a document; nothing is read then.
     """
+    return [as_document(document, index) for index, document in enumerate(as_iterable(documents))]
+
+
+def as_iterable(documents: Iterable[str | Document] | str | Document) -> Iterable[str | Document]:
+    """Texts and documents one after another; one alone counts as a list of one.
+
+    Raises:
+        InputError: it is nothing that can be gone through.
+    """
     if isinstance(documents, str | Document):
-        documents = [documents]
+        return [documents]
     if isinstance(documents, bytes | Mapping) or not isinstance(documents, Iterable):
         raise InputError(
-            f"documents is of type {type(documents).__name__}; pass a str, a cprs_core.Document or a sequence of them"
+            f"documents is of type {type(documents).__name__}; pass a str, a cprs_core.Document or an iterable of them"
         )
-    return [as_document(document, index) for index, document in enumerate(documents)]
+    return documents
 
 
 def as_document(document: object, index: int) -> Document:

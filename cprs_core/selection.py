@@ -286,6 +286,7 @@ MAX_MISFITS = 200
 
 def explain(
     *,
+    tokens: int,
     candidates: int,
     best: float,
     default: float,
@@ -297,7 +298,8 @@ def explain(
     """One sentence on why little or nothing was kept, where that needs saying.
 
     Args:
-        candidates: how many there were.
+        tokens: of all documents.
+        candidates: how many there were; a critic's spans may be none, segments are as many as the text has.
         best: the best of their scores.
         default: the critic's own threshold.
         threshold, budget: as asked for.
@@ -305,7 +307,7 @@ def explain(
         shortest: tokens of the shortest candidate; only asked for where the budget was too small.
     """
     if not candidates:
-        return "the documents hold no text"
+        return "nothing matches: no text stands out at all" if tokens else "the documents hold no text"
     if not kept and budget is not None and (threshold is None or best >= threshold):
         return f"the budget of {budget} tokens is below the shortest segment that fits ({shortest()} tokens)"
     if best < default:

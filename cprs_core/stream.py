@@ -450,6 +450,7 @@ def describe(
         instruction=instruction,
         low_confidence=selection.best < default_threshold or not kept,
         notice=explain(
+            tokens=reader.tokens,
             candidates=selection.candidates,
             best=selection.best,
             default=default_threshold,

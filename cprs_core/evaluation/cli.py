@@ -130,6 +130,10 @@ def run(args: argparse.Namespace) -> int:
     if args.against is None:
         return 0
     changes = compare_runs(read_results(args.against), [m for m in measures if m.system in critics])
+    if not changes:
+        raise InputError(
+            f"--against {args.against} holds nothing of {', '.join(critics)} in this run; name its own results"
+        )
     worse = [change for change in changes if change.worse]
     if worse:
         sys.stdout.write(f"\nBelow {args.against}:\n\n{render_changes(worse)}\n")
@@ -203,6 +207,14 @@ def _report(
     published = render_published() if suite in ("suite", "paper") else ""
     parts = (summary, render_tables(measures), failures.render(), published, foot)
     return "\n\n".join(part for part in parts if part)
+
+
+def print_quality(critic: Path, data: Path) -> None:
+    """What ``cprs bench quality`` prints of the critic in a folder, without the baselines' rows."""
+    parser = argparse.ArgumentParser()
+    add_bench_parser(parser.add_subparsers())
+    args = parser.parse_args(["bench", "quality", "--no-baselines", "--critic", str(critic), "--data", str(data)])
+    args.run(args)
 
 
 def _report_again(args: argparse.Namespace) -> int:

@@ -38,9 +38,13 @@ def add_train_parser(subparsers: Any) -> argparse.ArgumentParser:
         "default: the embedded critic",
     )
     parser.add_argument("--recipe", action="store_true", help="make cprs-mini itself, from all-MiniLM-L6-v2")
-    parser.add_argument("--steps", type=int, default=None, help="optimizer steps (default 300; with --recipe 6,000)")
+    parser.add_argument(
+        "--steps", type=int, default=None, help="optimizer steps (default 300; with --recipe of every stage, its own)"
+    )
     parser.add_argument("--minutes", type=float, default=None, help="stop after so many minutes, whichever ends first")
-    parser.add_argument("--learning-rate", type=float, default=None, help="default 1e-4; with --recipe 2.5e-4")
+    parser.add_argument(
+        "--learning-rate", type=float, default=None, help="default 1e-4; with --recipe of every stage, its own"
+    )
     parser.add_argument(
         "--batch-tokens", type=int, default=None, help="tokens per step (default 98,304; on a CPU 6,144)"
     )
@@ -77,9 +81,10 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _train_recipe(args: argparse.Namespace) -> Path:
-    from cprs_core.training.corpus import Corpus
-    from cprs_core.training.recipe import MIXTURE, TEACHER_SETS, prepare
-    from cprs_core.training.train import train
+    """All stages, their average, and its table of quality."""
+    from cprs_core.evaluation.cli import print_quality
+    from cprs_core.training.recipe import prepare
+    from cprs_core.training.stages import train_stages
 
     if len(args.data) != 1 or not args.data[0].is_dir():
         raise InputError("--recipe takes one --data, the folder with the public sets")
@@ -87,16 +92,9 @@ def _train_recipe(args: argparse.Namespace) -> Path:
     if not (work / "corpus.xz").exists():
         prepare(args.data[0], work)
     config = _config(args, work / "base", "cprs-mini", steps=6_000, learning_rate=2.5e-4)
-    return train(
-        Corpus.load(work / "corpus.xz"),
-        work / "base",
-        args.out,
-        MIXTURE,
-        config,
-        teacher_sets=TEACHER_SETS,
-        resume=args.resume,
-        on_step=_progress,
-    )
+    folder = train_stages(work, args.out, config, steps=args.steps, learning_rate=args.learning_rate, on_step=_progress)
+    print_quality(folder, args.data[0])
+    return folder
 
 
 def _train_records(args: argparse.Namespace) -> Path:

@@ -138,21 +138,56 @@ def train(
         loader, model, optimizer, average, embeddings, accelerator, state, config, first, on_step, check
     )
     if accelerator.is_main_process:
-        found = calibrate(average.eval(), corpus, vocabulary, mixture, groups=config.held_out, **where)
-        thresholds = dict(critic_config.thresholds) | {name: round(one.threshold, 4) for name, one in found.items()}
-        final = replace(critic_config, name=config.name, thresholds=thresholds)
-        save_critic(out, average, final, (base / "tokenizer.json").read_text(encoding="utf-8"))
-        summary = {"steps": step, "seconds": time.monotonic() - began, "losses": losses, "settings": asdict(config)}
-        stored = load_critic(out, critic_kind)[0]
-        few = max(3, config.held_out // 8)
-        apart = score_difference(average, stored, corpus, vocabulary, mixture, windows=few, **where)
-        _log.info("scores of the stored weights differ by %.5f on average", apart)
-        summary["storage_difference"] = apart
-        summary["held_out"] = {name: asdict(one) for name, one in found.items()}
-        (out / "training.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_calibrated(
+            average,
+            replace(critic_config, name=config.name),
+            out,
+            (base / "tokenizer.json").read_text(encoding="utf-8"),
+            corpus,
+            vocabulary,
+            mixture,
+            config,
+            device=accelerator.device,
+            views=views,
+            critic_kind=critic_kind,
+            summary={"steps": step, "seconds": time.monotonic() - began, "losses": losses, "settings": asdict(config)},
+        )
         state.remove()
     accelerator.wait_for_everyone()
     return out
+
+
+def write_calibrated(
+    critic: TokenCritic,
+    critic_config: CriticConfig,
+    out: Path,
+    tokenizer_json: str,
+    corpus: Corpus,
+    vocabulary: Vocabulary,
+    mixture: list[Source],
+    config: TrainingConfig,
+    *,
+    device: torch.device,
+    views: Mapping[str, View] = VIEWS,
+    critic_kind: type[TokenCritic] = TokenCritic,
+    summary: Mapping[str, Any],
+) -> None:
+    """Find a trained critic's thresholds on held-out queries and write it to ``out``.
+
+    ``training.json`` beside it holds ``summary``, the held-out rates, and by how much storing the weights as int8
+    changes scores.
+    """
+    where: dict[str, Any] = {"device": device, "length": max(length for length, _ in config.lengths), "views": views}
+    found = calibrate(critic.eval(), corpus, vocabulary, mixture, groups=config.held_out, **where)
+    thresholds = dict(critic_config.thresholds) | {name: round(one.threshold, 4) for name, one in found.items()}
+    save_critic(out, critic, replace(critic_config, thresholds=thresholds), tokenizer_json)
+    stored = load_critic(out, critic_kind)[0]
+    few = max(3, config.held_out // 8)
+    apart = score_difference(critic, stored, corpus, vocabulary, mixture, windows=few, **where)
+    _log.info("scores of the stored weights differ by %.5f on average", apart)
+    held_out = {name: asdict(one) for name, one in found.items()}
+    told = {**summary, "storage_difference": apart, "held_out": held_out}
+    (out / "training.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def _fit(

@@ -78,6 +78,16 @@ def test_ratio_of_less_than_one_token_gives_an_empty_result(lease: Compressor) -
     assert result.notice
 
 
+def test_keywords_that_match_nothing_are_not_said_to_be_missing_text() -> None:
+    text = "It rained. Ada signed the lease."
+    result = Compressor(KeywordScorer("zebra")).compress(text, "Which animal?", granularity="keyword")
+    assert result.text == ""
+    assert result.notice is not None
+    assert "nothing matches" in result.notice
+    empty = Compressor(KeywordScorer("zebra")).compress("", "Which animal?", granularity="keyword")
+    assert empty.notice == "the documents hold no text"
+
+
 def test_nothing_that_matches_gives_an_empty_result_with_low_confidence_and_the_best_guess(lease: Compressor) -> None:
     result = lease.compress("It rained. Bob left.", "Who signed?")
     assert (result.text, result.spans, result.low_confidence) == ("", [], True)

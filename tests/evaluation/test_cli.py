@@ -66,6 +66,15 @@ def test_falling_below_an_earlier_run_fails(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.usefixtures("keyword_critic")
+def test_an_earlier_run_of_another_critic_is_not_passed_over(tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    write_results(other, [Measure("look-alikes", "right one first", "somebody", 90.0, 80.0, 100.0)], {}, {})
+    arguments = ["quick", "--only", "look-alikes", "--questions", "8", "--no-baselines", "--device", "cpu"]
+    with pytest.raises(InputError, match="holds nothing of keyword"):
+        bench(*arguments, "--against", str(other))
+
+
+@pytest.mark.usefixtures("keyword_critic")
 def test_own_records_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "It rained for days and days. Ada signed the lease in March. They left early."
     start = text.index("Ada")
