@@ -108,8 +108,7 @@ def run(args: argparse.Namespace) -> int:
     if args.suite == "compare":
         if len(args.runs) != 2:
             raise InputError(f"compare needs two results files, before and after; got {len(args.runs)}")
-        before, after = (read_results(path) for path in args.runs)
-        sys.stdout.write(render_changes(compare_runs(before, after)) + "\n")
+        sys.stdout.write(render_changes(compare_runs(*(read_results(path) for path in args.runs))) + "\n")
         return 0
     if args.suite == "report":
         return _report_again(args)
@@ -123,13 +122,14 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
     if args.png is not None:
         write_pictures(args.png, [])  # what is missing shows before anything is measured
+    before = read_results(args.against) if args.against is not None else None
     _show_progress()
     critics = load_critics(args)
     measures, report = measure(args, critics)
     sys.stdout.write(report + "\n")
-    if args.against is None:
+    if before is None:
         return 0
-    changes = compare_runs(read_results(args.against), [m for m in measures if m.system in critics])
+    changes = compare_runs(before, [m for m in measures if m.system in critics])
     if not changes:
         raise InputError(
             f"--against {args.against} holds nothing of {', '.join(critics)} in this run; name its own results"

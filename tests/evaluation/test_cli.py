@@ -75,6 +75,15 @@ def test_an_earlier_run_of_another_critic_is_not_passed_over(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("keyword_critic")
+def test_earlier_results_that_are_missing_show_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(FileNotFoundError):
+        bench("quick", "--no-baselines", "--against", str(tmp_path / "none.json"))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("keyword_critic")
 def test_own_records_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "It rained for days and days. Ada signed the lease in March. They left early."
     start = text.index("Ada")
