@@ -25,7 +25,7 @@ demo: $(CORE)
 	@$(BIN)/cprs demo $${QUERY:+--query "$$QUERY"} $${FILE:+"$$FILE"}
 
 test: $(ALL)
-	HF_HUB_OFFLINE=1 LANGSMITH_TRACING=false $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 LANGSMITH_TRACING=false OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 quick: $(ALL)
 	HF_HUB_OFFLINE=1 $(BIN)/cprs bench --quick --no-baselines $(if $(BEFORE),--against $(BEFORE))

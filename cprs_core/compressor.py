@@ -196,7 +196,7 @@ class Compressor:
                 threshold=threshold,
                 budget=budget,
                 kept=bool(spans),
-                shortest=lambda: min(cost(index) for index in range(len(scored.candidates))),
+                shortest=lambda: min(map(cost, scored.reaching(threshold))),
             )
             kept_tokens = scored.kept_tokens(spans, shortened, count_tokens)
         result = Compression(

@@ -154,6 +154,10 @@ class Scored:
         index = next(fits, None)
         return None if index is None else self.spans(np.array([index]))[0]
 
+    def reaching(self, threshold: float | None) -> list[int]:
+        """Candidates that score at least ``threshold``; all where it is None."""
+        return np.flatnonzero(self.candidates.scores >= (threshold or 0.0)).tolist()
+
     def cost(self, index: int) -> int:
         """Tokens of a candidate in the critic's tokenizer."""
         return self.context.count_tokens(int(self.candidates.starts[index]), int(self.candidates.ends[index]))

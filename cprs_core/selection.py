@@ -304,12 +304,13 @@ def explain(
         default: the critic's own threshold.
         threshold, budget: as asked for.
         kept: whether anything is.
-        shortest: tokens of the shortest candidate; only asked for where the budget was too small.
+        shortest: tokens of the shortest candidate that reaches the threshold; only asked for where the budget was too
+            small.
     """
     if not candidates:
         return "nothing matches: no text stands out at all" if tokens else "the documents hold no text"
     if not kept and budget is not None and (threshold is None or best >= threshold):
-        return f"the budget of {budget} tokens is below the shortest segment that fits ({shortest()} tokens)"
+        return f"the budget of {budget} tokens is below the shortest segment that matches ({shortest()} tokens)"
     if best < default:
         return f"nothing matches well: the best score is {best:.3f}, the critic's default threshold {default:.3f}"
     if not kept:

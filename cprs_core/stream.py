@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,11 @@ _log = logging.getLogger(__name__)
 
 # Documents longer than this are read in parts that end at blank lines, where no sentence goes on.
 PART_CHARACTERS = 65_536
-_BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*(?=\S)")  # a part ends after them
-_LINE_BREAK = re.compile(r"\n\s*(?=\S)")
-_BLANKS = re.compile(r"\s+(?=\S)")
+# A part ends after them. They begin where blanks begin and give nothing back, so a megabyte of blanks takes no longer
+# than a megabyte of text.
+_BLANK_LINES = re.compile(r"(?<!\s)[^\S\n]*+\n[^\S\n]*+\n\s*+(?=\S)")
+_LINE_BREAK = re.compile(r"(?<!\s)[^\S\n]*+\n\s*+(?=\S)")
+_BLANKS = re.compile(r"(?<!\s)\s++(?=\S)")
 
 _CHECKPOINT_VERSION = 1
 _MAX_PARTS = 65_536  # of one batch, where documents are tiny or empty
@@ -109,27 +112,36 @@ class Selection:
     documents: dict[int, Document] = field(default_factory=dict)  # those of the pool, without their text
     nearest: Kept | None = None  # the best that fits the budget, whatever the threshold
     best: float = 0.0
-    shortest: int | None = None  # tokens of the cheapest candidate
+    shortest: int | None = None  # tokens of the cheapest candidate that reached the threshold
     candidates: int = 0
     floor: float = -1.0  # candidates of this score or less cannot matter any more
 
     def wanted(self, scores: NDArray[np.float32]) -> NDArray[np.int64]:
         """int64, (k,): which of new candidates may be selected, by their scores (n,)."""
-        if self.threshold is None:
-            return np.flatnonzero(scores > self.floor)
-        reached = scores >= self.threshold
-        if not self.pool and not reached.any():  # one of these may be what comes nearest
-            return np.sort(np.argsort(-scores, kind="stable")[:MAX_MISFITS])
-        return np.flatnonzero(reached & (scores > self.floor))
+        reached = scores > self.floor
+        if self.threshold is not None:
+            reached &= scores >= self.threshold
+        return np.flatnonzero(reached)
 
-    def add(self, fresh: Sequence[Kept], documents: dict[int, Document]) -> None:
-        """Take candidates in, then drop those that no later one can bring back."""
-        fitting = [item for item in fresh if self.max_tokens is None or item.cost <= self.max_tokens]
-        best = min(fitting, key=lambda item: item.order, default=None)
-        if best is not None and (self.nearest is None or best.order < self.nearest.order):
-            self.nearest = best
-        reached = [item for item in fresh if self.threshold is None or item.score >= self.threshold]
-        self.pool = sorted([*self.pool, *reached], key=lambda item: item.order)
+    def closest(self, scores: NDArray[np.float32], cost: Callable[[int], int]) -> int | None:
+        """Index of the best of new candidates that fits the budget, if it is better than `nearest`."""
+        for index in np.argsort(-scores, kind="stable").tolist():
+            if self.nearest is not None and scores[index] <= self.nearest.score:
+                return None
+            if self.max_tokens is None or cost(index) <= self.max_tokens:
+                return int(index)
+        return None
+
+    def add(self, fresh: Sequence[Kept], nearest: Kept | None, documents: dict[int, Document]) -> None:
+        """Take candidates in, then drop those that no later one can bring back.
+
+        Args:
+            fresh: those that are `wanted`.
+            nearest: the one that is `closest`.
+            documents: of all of these, without their text.
+        """
+        self.nearest = nearest or self.nearest
+        self.pool = sorted([*self.pool, *fresh], key=lambda item: item.order)
         if self.max_tokens is not None:
             reach = _reach([item.cost for item in self.pool], self.max_tokens)
             if reach < len(self.pool):
@@ -228,7 +240,8 @@ class StreamReader:
     ) -> None:
         self.selection = selection
         self.documents_read = 0  # whole documents that lie behind
-        self.tokens = 0
+        self.tokens = 0  # in the critic's tokenizer
+        self.input_tokens = 0  # in the caller's, where there is one
         self.windows = 0
         self._scorer = scorer
         self._prefix = prefix
@@ -245,6 +258,7 @@ class StreamReader:
         self._scored = np.empty((0, len(scorer.labels) * len(prefix.tags)), dtype=np.float32)
         self._scored_windows = np.empty((0, 2), dtype=np.int64)
         self._unfinished_tokens = 0
+        self._unfinished_input_tokens = 0
         self._last: Document | None = None  # the last document that lies behind
 
     @property
@@ -280,6 +294,7 @@ class StreamReader:
         bounds = context.first_tokens(context.document_bounds)  # the first token of every part, and the end
         fresh = tokens - int(bounds[self._fresh_from])
         self.tokens += fresh
+        self.input_tokens += self._count(range(self._fresh_from, len(self._parts)), bounds)
         if fresh:
             self._characters_per_token = max(0.25, self._fresh_characters / fresh)
         done = len(self._scored)
@@ -304,9 +319,16 @@ class StreamReader:
             self._select(ScoredContext(context, merged, covered, piece_tokens=self._capacity // 2), finished)
         base = int(bounds[finished])
         self._unfinished_tokens = tokens - base
+        self._unfinished_input_tokens = self._count(range(finished, len(self._parts)), bounds)
         self._scored = merged[base:reach].copy()
         self._scored_windows = np.maximum(all_windows[all_windows[:, 1] > base] - base, 0)
         self._forget(finished)
+
+    def _count(self, parts: range, bounds: NDArray[np.int64]) -> int:
+        """Tokens of consecutive parts in the caller's tokenizer, or in the critic's, where ``bounds`` tell them."""
+        if self._count_tokens is None:
+            return int(bounds[parts.stop] - bounds[parts.start])
+        return sum(self._count_tokens(self._parts[index].text) for index in parts)
 
     def _progress(self, tokens: int) -> OnProgress | None:
         """The caller's callback in tokens of the whole stream: scored so far, and read ahead so far."""
@@ -336,37 +358,39 @@ class StreamReader:
         selection = self.selection
         selection.best = max(selection.best, float(scores.max()))
         selection.candidates += len(starts)
-        costs = context.first_tokens(ends) - context.first_tokens(starts)
-        wanted = selection.wanted(scores)
-        of_part = context.document_of(starts[wanted])
-        shift = (
-            np.array([part.start for part in self._parts], dtype=np.int64)[of_part] - context.document_bounds[of_part]
-        )
-        fresh, documents = [], {}
-        for index, part_index, move in zip(wanted.tolist(), of_part.tolist(), shift.tolist(), strict=True):
+        token_costs = context.first_tokens(ends) - context.first_tokens(starts)
+
+        @cache
+        def cost(index: int) -> int:
+            if self._count_tokens is None:
+                return int(token_costs[index])
+            return self._count_tokens(context.text(int(starts[index]), int(ends[index])))
+
+        def kept(index: int) -> Kept:
+            part_index = int(context.document_of(starts[index : index + 1])[0])
             part = self._parts[part_index]
-            start, end = int(starts[index]) + move, int(ends[index]) + move
-            text = part.document.text[start:end]
-            cost = int(costs[index]) if self._count_tokens is None else self._count_tokens(text)
-            fits = selection.max_tokens is None or cost <= selection.max_tokens
-            fresh.append(
-                Kept(
-                    document_index=part.document_index,
-                    start=start,
-                    end=end,
-                    score=float(scores[index]),
-                    tag=self._prefix.tags[int(tags[index])],
-                    cost=cost,
-                    text=text if fits else "",
-                    before=_blanks_before(part.document.text, start),
-                )
+            shift = part.start - int(context.document_bounds[part_index])
+            start, end = int(starts[index]) + shift, int(ends[index]) + shift
+            documents[part.document_index] = part.document.model_copy(update={"text": ""})
+            fits = selection.max_tokens is None or cost(index) <= selection.max_tokens
+            return Kept(
+                document_index=part.document_index,
+                start=start,
+                end=end,
+                score=float(scores[index]),
+                tag=self._prefix.tags[int(tags[index])],
+                cost=cost(index),
+                text=part.document.text[start:end] if fits else "",
+                before=_blanks_before(part.document.text, start),
             )
-            documents[part.document_index] = part.document
-        cheapest = int(costs.min()) if self._count_tokens is None else min((item.cost for item in fresh), default=None)
+
+        documents: dict[int, Document] = {}
+        fresh = [kept(index) for index in selection.wanted(scores).tolist()]
+        closest = selection.closest(scores, cost)
+        selection.add(fresh, None if closest is None else kept(closest), documents)
+        cheapest = min((item.cost for item in fresh), default=None)
         if cheapest is not None:
             selection.shortest = cheapest if selection.shortest is None else min(cheapest, selection.shortest)
-        light = {index: document.model_copy(update={"text": ""}) for index, document in documents.items()}
-        selection.add(fresh, light)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds: positions and scores, no text of any document."""
@@ -382,6 +406,7 @@ class StreamReader:
             "scored": base64.b64encode(self._scored.tobytes()).decode("ascii"),
             "scored_windows": self._scored_windows.tolist(),
             "tokens": self.tokens - self._unfinished_tokens,
+            "input_tokens": self.input_tokens - self._unfinished_input_tokens,
             "windows": self.windows,
             "characters_per_token": self._characters_per_token,
             "items": rows(selection.pool),
@@ -398,7 +423,8 @@ class StreamReader:
         self.documents_read = int(state["documents_read"])
         self._scored = np.frombuffer(base64.b64decode(state["scored"]), dtype=np.float32).reshape(-1, columns).copy()
         self._scored_windows = np.array(state["scored_windows"], dtype=np.int64).reshape(-1, 2)
-        self.tokens, self.windows = int(state["tokens"]), int(state["windows"])
+        self.tokens, self.input_tokens = int(state["tokens"]), int(state["input_tokens"])
+        self.windows = int(state["windows"])
         self._characters_per_token = float(state["characters_per_token"])
         selection = self.selection
         selection.best, selection.floor = float(state["best"]), float(state["floor"])
@@ -440,9 +466,9 @@ def describe(
         documents=documents,
         spans=[selection.span(item) for item in kept],
         usage=Usage(
-            input_tokens=reader.tokens,
+            input_tokens=reader.input_tokens,
             output_tokens=tokens,
-            ratio=tokens / reader.tokens if reader.tokens else 0.0,
+            ratio=tokens / reader.input_tokens if reader.input_tokens else 0.0,
             windows=reader.windows,
             seconds=seconds,
         ),

@@ -69,7 +69,7 @@ def test_every_error_of_ours_can_be_caught_as_one(lease: Compressor) -> None:
 def test_budget_below_the_shortest_segment_gives_an_empty_result_that_names_it(lease: Compressor) -> None:
     result = lease.compress("Ada signed the lease. It rained today.", "Who signed?", max_tokens=3)
     assert (result.text, result.spans, result.low_confidence) == ("", [], True)
-    assert result.notice == "the budget of 3 tokens is below the shortest segment that fits (4 tokens)"
+    assert result.notice == "the budget of 3 tokens is below the shortest segment that matches (4 tokens)"
 
 
 def test_ratio_of_less_than_one_token_gives_an_empty_result(lease: Compressor) -> None:

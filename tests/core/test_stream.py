@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cprs_core import CheckpointError, Compression, Compressor, Document, InputError, KeywordScorer, StreamError
 from cprs_core.evaluation.words import plain_sentence
-from cprs_core.inputs import as_document
+from cprs_core.inputs import CountTokens, as_document
 from cprs_core.scorer import LABELS, OUTSIDE, OnProgress, Prefix, WordTokenizer
 from cprs_core.selection import GRANULARITIES
 from cprs_core.stream import PART_CHARACTERS, cut
@@ -54,6 +54,7 @@ def assert_same(streamed: Compression, whole: Compression) -> None:
     assert streamed.spans == whole.spans
     assert [d for d in whole.documents if d.text] == [d for d in streamed.documents if d.text]
     assert (streamed.low_confidence, streamed.best) == (whole.low_confidence, whole.best)
+    assert streamed.notice == whole.notice
     assert streamed.usage.input_tokens == whole.usage.input_tokens
     assert streamed.usage.output_tokens == whole.usage.output_tokens
     assert streamed.usage.windows == whole.usage.windows
@@ -78,6 +79,20 @@ def test_a_stream_ends_with_the_selection_of_compress(
     options = {"granularity": granularity, "max_tokens": max_tokens, "threshold": threshold}
     whole = compressor.compress(texts, "q", **options)
     assert_same(last(compressor.compress_stream(texts, "q", memory_tokens=96, **options)), whole)
+
+
+@pytest.mark.parametrize("count_tokens", [None, lambda text: len(text.split())])
+def test_what_comes_nearest_fits_the_budget_although_better_text_does_not(count_tokens: CountTokens | None) -> None:
+    compressor = Compressor(KeywordScorer("lease"))
+    texts = ["Rain.", "The lease was signed."]
+    options = {"max_tokens": 3, "threshold": 0.1, "count_tokens": count_tokens}
+    whole = compressor.compress(texts, "q", **options)
+    streamed = last(compressor.compress_stream(texts, "q", memory_tokens=512, **options))
+    assert_same(streamed, whole)
+    assert streamed.best is not None
+    assert streamed.best.text == "Rain."
+    cheapest = 5 if count_tokens is None else 4
+    assert streamed.notice == f"the budget of 3 tokens is below the shortest segment that matches ({cheapest} tokens)"
 
 
 @pytest.mark.parametrize("granularity", [*GRANULARITIES])
@@ -122,6 +137,14 @@ def test_the_embedded_critic_ends_with_the_selection_of_compress(embedded: Compr
 def test_parts_lie_end_to_end(text: str) -> None:
     parts = list(cut(Document(text * (1 + 3 * PART_CHARACTERS // max(1, len(text)))), 3))
     assert "".join(part.text for part in parts) == parts[0].document.text
+    assert all(part.end - part.start <= 2 * PART_CHARACTERS for part in parts)
+
+
+@pytest.mark.parametrize("blanks", ["\n", " ", "\n ", "\r\n", "\u3000"])
+def test_a_megabyte_of_blanks_is_cut_like_any_text(blanks: str) -> None:
+    text = "a" + blanks * (1_000_000 // len(blanks)) + "b"  # hours, if every blank were a place to begin from
+    parts = list(cut(Document(text), 0))
+    assert "".join(part.text for part in parts) == text
     assert all(part.end - part.start <= 2 * PART_CHARACTERS for part in parts)
 
 
