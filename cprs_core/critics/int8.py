@@ -4,7 +4,8 @@ Weights are int8 with one scale per output, which for a critic stored by `checkp
 Activations are uint8 with one step per layer, fixed when the critic is loaded. The encoder gives a few tokens, mostly
 control tokens, activations ten times as large as all others. A step that reached them would be too coarse for the
 rest, so their rows, found by their size, are computed in float32. Whatever the text, no activation is ever clipped,
-and a window's scores depend on its batch by rounding alone: how many rows float32 computes at once moves their last bits.
+and a window's scores depend on its batch by rounding alone: how many rows float32 computes at once moves their last
+bits.
 
 oneDNN's int8 kernels are reached through ``torch.ops.onednn``, the operators that torch's own compiler emits for
 quantised models on x86. `is_supported` tries them before they are used.
