@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from cprs_core.evaluation.metrics import Measure
 from cprs_core.evaluation.report import render_rows, render_value
 
-_NORMAL_95 = 1.96
+_FEWER_IS_BETTER = ("tokens kept", "tokens")
 
 
 @dataclass(frozen=True)
 class Change:
     """One measure in both runs; ``significant`` where the difference is outside its 95 % interval.
 
-    The interval adds both runs' variances as if their cases were independent, which overstates the noise of runs over
-    the same cases: what it calls significant is.
+    Of each run that side of its interval counts which faces the other run (Newcombe, 1998). Both are added as if their
+    cases were independent, which overstates the noise of runs over the same cases: what it calls significant is.
+    Times, speeds and calibration errors have no interval, so nothing can be said of them.
     """
 
     before: Measure
@@ -29,18 +30,18 @@ class Change:
 
     @property
     def noise(self) -> float:
-        """Half width of the 95 % interval of the difference."""
-        widths = [(m.high - m.low) / 2 for m in (self.before, self.after)]
-        return math.hypot(*(0.0 if math.isnan(width) else width for width in widths))
+        """What the difference must exceed: the half width, on its own side, of its 95 % interval; NaN if unknown."""
+        lower, upper = (self.after, self.before) if self.difference < 0 else (self.before, self.after)
+        return math.hypot(lower.high - lower.value, upper.value - upper.low)
 
     @property
     def significant(self) -> bool:
-        return abs(self.difference) > max(self.noise, 1e-9)
+        return abs(self.difference) > self.noise + 1e-9  # false where the noise is NaN
 
     @property
     def worse(self) -> bool:
-        """Fell by more than the noise. Fewer tokens and smaller errors are better."""
-        sign = -1.0 if self.after.metric in ("tokens kept", "expected calibration error") else 1.0
+        """Fell by more than the noise; of tokens, rose."""
+        sign = -1.0 if self.after.metric in _FEWER_IS_BETTER else 1.0
         return self.significant and sign * self.difference < 0
 
 
@@ -59,8 +60,10 @@ def render_changes(changes: Sequence[Change]) -> str:
     """Markdown: both values, the difference, and a mark where it is more than noise."""
     rows = [["task", "metric", "system", "before", "after", "difference", "verdict"]]
     for change in changes:
-        verdict = "worse" if change.worse else "better" if change.significant else "same"
+        known = not math.isnan(change.noise)
+        verdict = "worse" if change.worse else "better" if change.significant else "same" if known else "no interval"
+        difference = f"{change.difference:+.1f} ± {change.noise:.1f}" if known else f"{change.difference:+.3g}"
         measure = change.after
-        values = [render_value(change.before), render_value(measure), f"{change.difference:+.1f} ± {change.noise:.1f}"]
+        values = [render_value(change.before), render_value(measure), difference]
         rows.append([measure.task, measure.metric, measure.system, *values, verdict])
     return render_rows(rows)

@@ -38,22 +38,43 @@ class Measure:
     detail: bool = False
 
 
-def mean_measure(task: str, metric: str, system: str, values: ArrayLike, *, scale: float = 100.0) -> Measure:
-    """The mean over cases; ``values`` (n,), one per case."""
+def mean_measure(
+    task: str, metric: str, system: str, values: ArrayLike, *, scale: float = 100.0, share: bool = True
+) -> Measure:
+    """The mean over cases; ``values`` (n,), one per case; see `ratio_measure` for the rest."""
     column = np.asarray(values, dtype=np.float64)
-    return ratio_measure(task, metric, system, column, np.ones_like(column), scale=scale)
+    return ratio_measure(task, metric, system, column, np.ones_like(column), scale=scale, share=share)
 
 
 def ratio_measure(
-    task: str, metric: str, system: str, numerators: ArrayLike, denominators: ArrayLike, *, scale: float = 100.0
+    task: str,
+    metric: str,
+    system: str,
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    *,
+    scale: float = 100.0,
+    share: bool = True,
 ) -> Measure:
-    """Sum over sum (micro averages); cases are resampled together. Both (n,)."""
+    """Sum over sum (micro averages); cases are resampled together. Both (n,).
+
+    Args:
+        scale: 100 for a share in percent; 1 for numbers in a unit of their own.
+        share: whether a case lies in 0..1, at a ``scale`` of 100. Then, where all cases are alike at either end, the
+            exact binomial interval stands in for the bootstrap's, which would have no width: 8 of 8 is no proof.
+    """
     pairs = np.stack([np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)], axis=1)
     if not len(pairs):
         return Measure(task, metric, system, float("nan"), note="no cases")
     top, bottom = pairs.sum(axis=0)
-    low, high = np.percentile(_resampled_ratios(pairs), [2.5, 97.5])
     value = top / bottom if bottom else 0.0
+    low, high = np.percentile(_resampled_ratios(pairs), [2.5, 97.5])
+    if share and scale == 100.0:
+        least = 0.025 ** (1 / len(pairs))  # Clopper and Pearson, 1934: a success rate that still gives n of n
+        if (pairs[:, 0] == pairs[:, 1]).all():
+            low = min(low, least)
+        elif not pairs[:, 0].any():
+            high = max(high, 1 - least)
     return Measure(task, metric, system, scale * float(value), scale * float(low), scale * float(high), len(pairs))
 
 

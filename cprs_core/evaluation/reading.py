@@ -78,7 +78,7 @@ def measure_reader(systems: Sequence[System], options: Options) -> list[Measure]
     for ours in (view for view in views if view.kind == "compressed"):
         for other in (view for view in views if view.kind in ("direct", "retrieved")):
             gained = np.subtract(f1[ours.name], f1[other.name])
-            measures.append(mean_measure(f"{GAINED}{ours.name}", "over it", other.name, gained))
+            measures.append(mean_measure(f"{GAINED}{ours.name}", "over it", other.name, gained, share=False))
     return measures
 
 

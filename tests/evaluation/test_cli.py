@@ -11,7 +11,7 @@ import pytest
 from cprs_core.errors import InputError
 from cprs_core.evaluation import cli
 from cprs_core.evaluation.compare import compare_runs, render_changes
-from cprs_core.evaluation.metrics import Measure
+from cprs_core.evaluation.metrics import Measure, mean_measure
 from cprs_core.evaluation.published import PUBLISHED, render_published
 from cprs_core.evaluation.report import read_results, write_results
 from cprs_core.evaluation.targets import TARGETS, render_summary
@@ -111,6 +111,25 @@ def test_compare_tells_noise_from_change(results, capsys: pytest.CaptureFixture[
     assert "worse" in capsys.readouterr().out
     bench("compare", results("a", 90.0, "tokens kept"), results("b", 80.0, "tokens kept"))
     assert "better" in capsys.readouterr().out
+
+
+def test_compare_makes_no_verdict_of_a_handful_of_cases() -> None:
+    """Three of three, then two of three: every share between is in both intervals."""
+    before, after = (mean_measure("t", "m", "s", values) for values in ([1.0, 1.0, 1.0], [1.0, 1.0, 0.0]))
+    assert not compare_runs([before], [after])[0].significant
+    before, after = (mean_measure("t", "m", "s", [value]) for value in (1.0, 0.0))
+    assert not compare_runs([before], [after])[0].worse
+    before, after = (mean_measure("t", "m", "s", [value] * 12) for value in (1.0, 0.0))
+    assert compare_runs([before], [after])[0].worse
+
+
+def test_compare_says_nothing_of_times_which_have_no_interval() -> None:
+    """A slower run is no better one, and a millisecond is no change."""
+    before, after = (Measure("latency", "seconds at 16,384", "ours", value, n=2) for value in (1.0, 3.0))
+    change = compare_runs([before], [after])[0]
+    assert not change.significant
+    assert "no interval" in render_changes([change])
+    assert "+2 " in render_changes([change])
 
 
 def test_compare_wants_two_files() -> None:

@@ -114,3 +114,19 @@ def test_calibration_error_is_zero_where_scores_are_shares() -> None:
     positive = np.concatenate([np.arange(400) % 4 == 0, np.arange(400) % 4 != 0])
     assert reliability(scores, positive).error == pytest.approx(0.0, abs=1e-9)
     assert reliability(scores, ~positive).error == pytest.approx(0.5)
+
+
+def test_a_share_without_a_miss_is_not_certain() -> None:
+    """Exact binomial bounds: with eight of eight a true share of 63 % is still possible, with one of one 2.5 %."""
+    eight = mean_measure("t", "m", "s", [1.0] * 8)
+    assert (eight.value, eight.high) == (100.0, 100.0)
+    assert eight.low == pytest.approx(63.06, abs=0.01)
+    assert mean_measure("t", "m", "s", [1.0]).low == pytest.approx(2.5)
+    none = mean_measure("t", "m", "s", [0.0] * 8)
+    assert (none.low, none.high) == (0.0, pytest.approx(36.94, abs=0.01))
+    assert mean_measure("t", "m", "s", [1.0] * 500).low > 99.2
+
+
+def test_numbers_that_are_no_shares_keep_the_bootstrap_interval() -> None:
+    assert mean_measure("t", "tokens", "s", [0.0, 0.0], scale=1.0).high == 0.0
+    assert mean_measure("t", "points gained", "s", [0.0, 0.0], share=False).high == 0.0
