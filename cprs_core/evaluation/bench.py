@@ -120,8 +120,11 @@ def run_tasks(
         device: of the embeddings and rivals; critics are where they were loaded.
         on_measured: called after every task with all measures so far.
 
+    A task that cannot run here (no data folder, nobody who could read) is a row that says why, so that what was measured
+    before it is not lost; where the first one cannot, nothing is measured.
+
     Raises:
-        InputError: a name that is no task, or data that is missing.
+        InputError: a name that is no task, or data that the first task misses.
     """
     tasks: list[tuple[str, Task]] = []
     for name in names:
@@ -152,7 +155,13 @@ def run_tasks(
             present[len(critics) : len(critics)] = critic_variants(critics, name)
         present += [*chunked, HeadSystem()] if name in CHUNKED and baselines else []
         absent = [*missing, *(missing_rivals if name in LONG else [])]
-        measured = task(present, options)
+        try:
+            measured = task(present, options)
+        except InputError as error:
+            if not measures:
+                raise
+            measures.append(Measure(name, "", "all", float("nan"), note=str(error)))
+            continue
         first = {measure.task: measure.metric for measure in reversed(measured)}
         measures += measured
         measures += [replace(row, task=table, metric=metric) for table, metric in first.items() for row in absent]

@@ -59,6 +59,11 @@ TARGETS = (
 )
 
 
+def _is_ours(system: str, critics: Sequence[str]) -> bool:
+    """Whether a row is a critic or one of its variants: "NAME, cascade", "NAME, hops"."""
+    return any(system == critic or system.startswith(f"{critic}, ") for critic in critics)
+
+
 def render_summary(measures: Sequence[Measure], critics: Sequence[str]) -> str:
     """Markdown: one row per target that was measured, with every critic, the best baseline, reach and ambition."""
     found = {(m.task, m.metric, m.system): m for m in measures if not math.isnan(m.value)}
@@ -67,7 +72,7 @@ def render_summary(measures: Sequence[Measure], critics: Sequence[str]) -> str:
         rivals = [
             m
             for (task, metric, system), m in found.items()
-            if task == target.task and metric == (target.rival or target.metric) and system not in critics
+            if task == target.task and metric == (target.rival or target.metric) and not _is_ours(system, critics)
         ]
         ours = [found.get((target.task, target.metric, critic)) for critic in critics]
         if not any(ours) and not rivals:

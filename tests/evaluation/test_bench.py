@@ -97,6 +97,16 @@ def test_missing_data_folder_says_how_to_name_one(tmp_path: Path) -> None:
         run_tasks(["qed"], {}, Options(), baselines=False)
 
 
+def test_what_cannot_run_later_is_a_row_that_says_why() -> None:
+    """Without data and without a critic that reads, what was measured before is not lost."""
+    names = ["look-alikes", "questions", "reader"]
+    measures = run_tasks(names, {"ours": KeywordScorer()}, Options(questions=8), baselines=False)
+    assert any(m.task == "look-alikes" and m.value >= 0 for m in measures)
+    rows = {m.task: m.note for m in measures if math.isnan(m.value)}
+    assert set(rows) == {"questions", "reader"}
+    assert all("--data" in note for note in rows.values())
+
+
 def test_results_survive_a_round_trip(tmp_path: Path) -> None:
     measures = [Measure("t", "m", "s", 97.5, 95.0, 99.0, 200), Measure("t", "m", "r", math.nan, note="absent")]
     write_results(tmp_path / "run.json", measures, {"cpus": "2"}, {"seed": 42})

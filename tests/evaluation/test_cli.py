@@ -158,6 +158,12 @@ def test_summary_shows_ours_the_best_rival_and_the_target() -> None:
     ]
 
 
+def test_our_own_variants_are_no_baselines() -> None:
+    rows = [Measure("haystack", "recall@512", name, 99.0, 98.0, 100.0, 9) for name in ("ours", "ours, cascade")]
+    rows.append(Measure("haystack", "recall@512", "BM25", 90.0, 88.0, 92.0, 9))
+    assert "90.0 (BM25)" in render_summary(rows, ["ours"])
+
+
 def test_ambitions_are_never_below_what_must_be_reached() -> None:
     assert all(target.ambition >= target.reach for target in TARGETS)
 
