@@ -145,7 +145,7 @@ def _joined_starts(texts: list[str]) -> list[int]:
 
 
 def _record(row: dict[str, Any], document_ids: Any, index: dict[str, int], texts: list[str], where: str) -> Record:
-    if not isinstance(document_ids, list) or not all(id in index for id in document_ids):
+    if not isinstance(document_ids, list) or not all(isinstance(id, str) and id in index for id in document_ids):
         raise InputError(f"{where}: 'document_ids' must list documents of this set; got {document_ids!r}")
     items = row.get("evidence") or []
     if not isinstance(items, list):
@@ -153,9 +153,10 @@ def _record(row: dict[str, Any], document_ids: Any, index: dict[str, int], texts
     tag = _optional(row, "tag", where)
     evidence = []
     for item in items:
-        if not isinstance(item, dict) or item.get("document_id") not in index:
+        named = item.get("document_id") if isinstance(item, dict) else None
+        if not isinstance(named, str) or named not in index:
             raise InputError(f"{where}: evidence must name one of the record's documents; got {item!r}"[:300])
-        document, start, end = index[item["document_id"]], item.get("start"), item.get("end")
+        document, start, end = index[named], item.get("start"), item.get("end")
         length = len(texts[document])
         if type(start) is not int or type(end) is not int or not 0 <= start < end <= length:
             raise InputError(

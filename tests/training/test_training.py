@@ -332,6 +332,7 @@ def test_a_fine_tuned_critic_loads_and_compresses(tmp_path: Path) -> None:
     ("change", "reason"),
     [
         ({"evidence": {"start": 0}}, "'evidence' must be a list"),
+        ({"evidence": [{"document_id": ["a"], "start": 0, "end": 2}]}, "must name one of the record's documents"),
         ({"evidence": [{"document_id": "a", "start": 1, "end": 2}]}, "is blank"),
         ({"evidence": [{"document_id": "a", "start": True, "end": 2}]}, "does not lie in its document"),
         ({"answers": [3]}, "'answers' must be a list of strings"),
