@@ -58,7 +58,7 @@ class ChatPrice:
             if value is not None and not (isinstance(value, int | float) and 0 <= value < float("inf")):
                 raise InputError(f"the price {name} is {value!r}; pass US dollars per million tokens, 0 or more")
         for point in self.first_token:
-            if len(point) != 2 or point[0] < 1 or point[1] < 0:
+            if len(point) != 2 or point[0] < 1 or not 0 <= point[1] < float("inf"):
                 raise InputError(f"first_token has {point!r}; pass pairs of tokens (1 or more) and seconds (0 or more)")
 
 
@@ -70,8 +70,10 @@ class Speed:
     overhead_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.tokens_per_second > 0 or self.overhead_seconds < 0:
+        if not 0 < self.tokens_per_second < float("inf"):
             raise InputError(f"a speed of {self.tokens_per_second} tokens/s cannot be; pass one above 0")
+        if not 0 <= self.overhead_seconds < float("inf"):
+            raise InputError(f"an overhead of {self.overhead_seconds} s cannot be; pass 0 or more")
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def advise(
         raise InputError(f"keep is {keep}; pass a share above 0 and at most 1.0, or a whole number of tokens")
     if calls < 1:
         raise InputError(f"calls is {calls}; at least one question is asked")
-    if machine_price < 0:
+    if not 0 <= machine_price < float("inf"):
         raise InputError(f"machine_price is {machine_price}; pass US dollars per hour, 0 or more")
     resolved = _resolve_price(price)
     model = _Costs(resolved, speed, keep, calls, machine_price)

@@ -84,9 +84,13 @@ def _price(args: argparse.Namespace) -> Any:
 
     if args.model is None and args.price is None:
         raise InputError(f"name a chat model (--model: {', '.join(read_prices(args.prices))}) or its price (--price)")
-    price = ChatPrice(0.0, model=args.model or "") if args.price is not None else None
-    if price is None:
-        price = find_price(args.model, read_prices(args.prices))
+    table = read_prices(args.prices)
+    price = find_price(args.model, table) if args.price is None else table.get(args.model or "")
+    if price is None:  # a model that the table does not have
+        price = ChatPrice(0.0, model=args.model or "")
+    elif args.price is not None:
+        # What is not given stays, above all the prompt cache, without which compressing would look better than it is.
+        price = replace(price, source=f"input price given; the rest from {price.source}")
     given = {"input": args.price, "cached_input": args.cached_price, "cache_write": args.cache_write_price}
     points = tuple(_point(text) for text in args.first_token)
     price = replace(price, **{name: value for name, value in given.items() if value is not None})
