@@ -54,13 +54,14 @@ def main() -> int:
         command.add_argument("--data", help="the evidence data folder; its books are the hay")
         command.add_argument("--device", default="auto")
         command.add_argument("--critic", help="a critic's folder; 'keywords' for a scorer that costs nothing")
+        command.add_argument("--recall-risk", type=float, help="read only windows that may matter, at this risk")
         command.add_argument("--seed", type=int, default=42)
         command.add_argument("--json", type=Path, help="write the numbers there")
     args = parser.parse_args()
     if args.critic == "keywords":
         compressor = Compressor(KeywordScorer("special", "magic"))
     else:
-        compressor = Compressor.from_pretrained(args.critic, device=args.device)
+        compressor = Compressor.from_pretrained(args.critic, device=args.device, recall_risk=args.recall_risk)
     numbers = measure_stream(compressor, args) if args.command == "stream" else measure_grid(compressor, args)
     print(json.dumps(numbers, indent=2))
     if args.json:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from cprs_core.assembly import DOCUMENT_GAP, GAP
 from cprs_core.context import ScoredContext, read_context
 from cprs_core.errors import CheckpointError, InputError, StreamError
+from cprs_core.reading import read_windows
 from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer
 from cprs_core.selection import MAX_MISFITS, Candidates, Granularity, choose, explain
 from cprs_core.types import Compression, Document, Span, Usage
@@ -243,6 +244,7 @@ class StreamReader:
         self.tokens = 0  # in the critic's tokenizer
         self.input_tokens = 0  # in the caller's, where there is one
         self.windows = 0
+        self.windows_read = 0
         self._scorer = scorer
         self._prefix = prefix
         self._capacity = scorer.window_tokens - len(prefix)
@@ -302,14 +304,18 @@ class StreamReader:
         windows = plan_windows(starts - done, tokens - done, self._capacity, overlap=self._capacity // 4) + done
         if not last and len(windows) and windows[-1, 0] in (done, *starts[starts >= windows[-1, 0]][:1]):
             windows = windows[:-1]  # it holds whole segments, and what comes next may still fit into it
-        rows = self._scorer.score(self._prefix, [context.ids[a:b] for a, b in windows.tolist()], self._progress(tokens))
+        ids = [context.ids[a:b] for a, b in windows.tolist()]
+        reading = read_windows(self._scorer, self._prefix, ids, self._progress(tokens))
         reach = int(windows[-1, 1]) if len(windows) else done
         merged = np.zeros((tokens, self._scored.shape[1]), dtype=np.float32)
         merged[:, OUTSIDE :: len(self._scorer.labels)] = 1.0
         merged[:done] = self._scored
         if len(windows):
-            merged[done:reach] = merge_windows(windows - done, rows, reach - done, OUTSIDE, len(self._scorer.labels))
+            merged[done:reach] = merge_windows(
+                windows - done, reading.rows, reach - done, OUTSIDE, len(self._scorer.labels)
+            )
         self.windows += len(windows)
+        self.windows_read += reading.windows_read
         # Parts that were read to their end are finished; the first that was not comes again with what is known of it.
         finished = len(self._parts) if last else int(np.searchsorted(bounds[1:], reach, side="right"))
         all_windows = np.concatenate([self._scored_windows, windows])
@@ -408,6 +414,7 @@ class StreamReader:
             "tokens": self.tokens - self._unfinished_tokens,
             "input_tokens": self.input_tokens - self._unfinished_input_tokens,
             "windows": self.windows,
+            "windows_read": self.windows_read,
             "characters_per_token": self._characters_per_token,
             "items": rows(selection.pool),
             "nearest": rows([selection.nearest] if selection.nearest is not None else []),
@@ -424,7 +431,7 @@ class StreamReader:
         self._scored = np.frombuffer(base64.b64decode(state["scored"]), dtype=np.float32).reshape(-1, columns).copy()
         self._scored_windows = np.array(state["scored_windows"], dtype=np.int64).reshape(-1, 2)
         self.tokens, self.input_tokens = int(state["tokens"]), int(state["input_tokens"])
-        self.windows = int(state["windows"])
+        self.windows, self.windows_read = int(state["windows"]), int(state["windows_read"])
         self._characters_per_token = float(state["characters_per_token"])
         selection = self.selection
         selection.best, selection.floor = float(state["best"]), float(state["floor"])
@@ -470,6 +477,7 @@ def describe(
             output_tokens=tokens,
             ratio=tokens / reader.input_tokens if reader.input_tokens else 0.0,
             windows=reader.windows,
+            windows_read=reader.windows_read,
             seconds=seconds,
         ),
         query=query,

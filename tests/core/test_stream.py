@@ -13,7 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cprs_core import CheckpointError, Compression, Compressor, Document, InputError, KeywordScorer, StreamError
+from cprs_core import (
+    CascadeScorer,
+    CheckpointError,
+    Compression,
+    Compressor,
+    Document,
+    InputError,
+    KeywordScorer,
+    LexicalRanker,
+    StreamError,
+)
 from cprs_core.evaluation.words import plain_sentence
 from cprs_core.inputs import CountTokens, as_document
 from cprs_core.scorer import LABELS, OUTSIDE, OnProgress, Prefix, WordTokenizer
@@ -58,6 +68,7 @@ def assert_same(streamed: Compression, whole: Compression) -> None:
     assert streamed.usage.input_tokens == whole.usage.input_tokens
     assert streamed.usage.output_tokens == whole.usage.output_tokens
     assert streamed.usage.windows == whole.usage.windows
+    assert whole.usage.windows_read <= streamed.usage.windows_read <= streamed.usage.windows
 
 
 def prose(documents: int, sentences: int, seed: int = 0) -> list[str]:
@@ -146,6 +157,17 @@ def test_a_megabyte_of_blanks_is_cut_like_any_text(blanks: str) -> None:
     parts = list(cut(Document(text), 0))
     assert "".join(part.text for part in parts) == text
     assert all(part.end - part.start <= 2 * PART_CHARACTERS for part in parts)
+
+
+def test_a_stream_reads_equal_windows_of_a_batch_once_and_in_a_cascade_only_those_that_may_matter() -> None:
+    copies = ["The heron stood in the reeds. " * 60] * 30
+    result = last(Compressor(KeywordScorer("lease")).compress_stream(copies, "Who signed the lease?", max_tokens=50))
+    assert result.usage.windows_read < result.usage.windows
+    texts = [*prose(20, 60), "Ada signed the lease.", *prose(20, 60, seed=1)]
+    cascade = Compressor(CascadeScorer(LexicalRanker(), KeywordScorer("lease"), recall_risk=0.01))
+    result = last(cascade.compress_stream(texts, "Who signed the lease?", max_tokens=50))
+    assert "Ada signed the lease." in result.text
+    assert 0 < result.usage.windows_read < result.usage.windows / 2
 
 
 def test_every_result_is_the_best_so_far(lease: Compressor) -> None:
