@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 
 from cprs_integrations.tool_output.log_output import line_numbers
-from cprs_integrations.tool_output.task import Layout, Piece, Task, render_lines, shorten_layout
+from cprs_integrations.tool_output.task import LINE, Layout, Piece, Task, render_lines, shorten_layout
 
-_LINE = re.compile(r"[^\r\n]*\S[^\r\n]*")
 _NUMBER = re.compile(r"\s*\d+[\t|:→ ] ?")  # "  12\tdef f():", as `cat -n` and file-reading tools write
 _MODIFIERS = r"(?:export |default |public |private |protected |static |abstract |final |async |unsafe |inline |pub )*"
 _SIGNATURE = re.compile(
@@ -33,7 +32,7 @@ _BLOCK_LINES = 8
 
 def looks_like_code(text: str) -> bool:
     """Whether most of the first lines read like statements and at least one like a signature or an import."""
-    lines = [_bare(match.group()) for match, _ in zip(_LINE.finditer(text), range(200), strict=False)]
+    lines = [_bare(match.group()) for match, _ in zip(LINE.finditer(text), range(200), strict=False)]
     if len(lines) < 5:
         return False
     hints = sum(bool(_CODE_HINT.match(line)) for line in lines)
@@ -91,7 +90,7 @@ def code_pieces(text: str) -> list[Piece]:
             pieces.append(Piece(block[0], block[1], 0.0, needs))
             block = None
 
-    for match in _LINE.finditer(text):
+    for match in LINE.finditer(text):
         line = _bare(match.group())
         indent = len(line) - len(line.lstrip())
         is_after_blank = text.count("\n", previous_end, match.start()) > 1
@@ -124,7 +123,7 @@ def diff_pieces(text: str) -> list[Piece]:
     pieces: list[Piece] = []
     header: int | None = None
     in_hunk = False
-    for match in _LINE.finditer(text):
+    for match in LINE.finditer(text):
         line = match.group()
         if _HUNK.match(line):
             in_hunk = True

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from cprs_integrations.tool_output.task import Layout, Piece, Task, shorten_layout
+from cprs_integrations.tool_output.task import LINE, Layout, Piece, Task, shorten_layout
 
 NOTE_KEY = "_cprs"
 
@@ -19,6 +19,8 @@ _STRING_CHARACTERS = 1_200
 # A plain value of at most this many characters says which record it stands in (an id, a name, a status).
 _SCALAR_CHARACTERS = 80
 _IDENTIFYING_SCALARS = 4
+# What lies deeper is kept or dropped whole: opening a value reads it again, and Python's stack is finite.
+_MOST_LEVELS = 40
 
 _DECODER = json.JSONDecoder()
 _BLANK = re.compile(r"[ \t\r\n]*")
@@ -50,11 +52,9 @@ def parse_json(text: str) -> int | None:
 
 def shorten_json(text: str, task: Task, shorten_string: Callable[[str, Task], str]) -> str | None:
     """The records and keys that matter, as valid JSON; None where the text is not a JSON object or list."""
-    start = parse_json(text)
-    if start is None:
+    root = _parse_tree(text, max(_RECORD_CHARACTERS, int(_HALF_BUDGET_CHARACTERS * task.max_tokens)))
+    if root is None:
         return None
-    limit = max(_RECORD_CHARACTERS, int(_HALF_BUDGET_CHARACTERS * task.max_tokens))
-    root = _read(text, (start, start, len(text.rstrip(" \t\r\n"))), limit, is_root=True)
     pieces: list[Piece] = []
     _collect(text, root, pieces, (), None, task, shorten_string)
     is_list = text[root.value] == "["
@@ -69,7 +69,7 @@ def shorten_json(text: str, task: Task, shorten_string: Callable[[str, Task], st
 
 def shorten_json_lines(text: str, task: Task) -> str | None:
     """JSON values, one a line: whole lines stay or go, and the note is one more JSON line."""
-    pieces = [Piece(*match.span()) for match in re.finditer(r"[^\r\n]*\S[^\r\n]*", text)]
+    pieces = [Piece(*match.span()) for match in LINE.finditer(text)]
     if len(pieces) < 2 or not all(_is_json(text[piece.start : piece.end]) for piece in pieces):
         return None
 
@@ -83,11 +83,11 @@ def shorten_json_lines(text: str, task: Task) -> str | None:
 
 def json_records(text: str) -> list[str] | None:
     """Records and plain members, verbatim; of a long string inside, its lines. None for what is no object or list."""
-    start = parse_json(text)
-    if start is None:
+    root = _parse_tree(text, _RECORD_CHARACTERS)
+    if root is None:
         return None
     records: list[str] = []
-    open_nodes = [_read(text, (start, start, len(text.rstrip(" \t\r\n"))), _RECORD_CHARACTERS, is_root=True)]
+    open_nodes = [root]
     while open_nodes:
         node = open_nodes.pop()
         if node.children:
@@ -108,11 +108,22 @@ def _skip(text: str, position: int) -> int:
     return match.end() if match else position
 
 
-def _read(text: str, bounds: tuple[int, int, int], limit: int, *, is_root: bool = False) -> _Node:
+def _parse_tree(text: str, limit: int) -> _Node | None:
+    """The tree of the JSON value that makes up the whole text, or None, opened where it is longer than ``limit``."""
+    start = parse_json(text)
+    if start is None:
+        return None
+    try:
+        return _read(text, (start, start, len(text.rstrip(" \t\r\n"))), limit, level=0)
+    except RecursionError:  # nested nearly as deep as Python's stack: `parse_json` just managed
+        return None
+
+
+def _read(text: str, bounds: tuple[int, int, int], limit: int, level: int) -> _Node:
     """The value's tree, opened where it is too large to be one piece; ``bounds`` as `_members` gives them."""
     node = _Node(*bounds)
-    if text[node.value] in "[{" and (is_root or node.end - node.value > limit):
-        node.children = [_read(text, inner, limit) for inner in _members(text, node.value)]
+    if text[node.value] in "[{" and (level == 0 or (node.end - node.value > limit and level < _MOST_LEVELS)):
+        node.children = [_read(text, inner, limit, level + 1) for inner in _members(text, node.value)]
     return node
 
 

@@ -6,9 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from cprs_integrations.tool_output.task import Layout, Piece, Task, render_lines, shorten_layout
+from cprs_integrations.tool_output.task import LINE, Layout, Piece, Task, render_lines, shorten_layout
 
-_LINE = re.compile(r"[^\r\n]*\S[^\r\n]*")
 _TIMESTAMP = re.compile(r"\s*\[?\(?(?:\d{4}[-/]\d\d[-/]\d\d|\d\d:\d\d:\d\d|\w{3} +\d{1,2} \d\d:\d\d:\d\d|\d{10,13}\b)")
 _LEVEL = re.compile(r"\b(?:TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|FATAL|CRITICAL|PASSED|FAILED|ok|PASS|FAIL)\b")
 _SEARCH_HIT = re.compile(r"[\w./\\-]+[:\-]\d+[:\-]")
@@ -45,7 +44,7 @@ _DIGITS = str.maketrans("0123456789", "##########")
 
 def looks_like_log(text: str) -> bool:
     """Whether most of the first lines have a time, a level, or a file and a line number."""
-    lines = [match.group() for match, _ in zip(_LINE.finditer(text), range(200), strict=False)]
+    lines = [match.group() for match, _ in zip(LINE.finditer(text), range(200), strict=False)]
     if len(lines) < 5:
         return False
     marked = sum(
@@ -89,7 +88,7 @@ def log_records(text: str) -> list[tuple[int, int]]:
     records: list[tuple[int, int]] = []
     lines = 0
     in_trace = False
-    for match in _LINE.finditer(text):
+    for match in LINE.finditer(text):
         line = match.group()
         start, end = match.span()
         if in_trace and (_TRACE_LINE.match(line) or _TRACE_HEAD.match(line)):

@@ -6,6 +6,7 @@ them stay is decided here, the same way for all.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,10 @@ from numpy.typing import NDArray
 
 from cprs_integrations.adapting import Compresses
 from cprs_integrations.ranking import CountTokens, Goal, score_pieces
+
+# A line that is not blank, whole. It can only begin where a line does: in a line of a million blanks, every other
+# beginning would be tried in vain up to its end.
+LINE = re.compile(r"(?<![^\r\n])[^\S\r\n]*+\S[^\r\n]*")
 
 # A note may turn out longer than the one it was measured with, by its numbers.
 _NOTE_MARGIN = 4

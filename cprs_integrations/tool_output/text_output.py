@@ -10,13 +10,16 @@ from cprs_integrations.tool_output.task import Layout, Piece, Task, shorten_layo
 
 _HEADING = re.compile(r"#{1,6} \S|[^\n]{1,80}\n(?:={3,}|-{3,})\s*$")
 _HTML = re.compile(r"\s*(?:<!doctype html|<html|<head|<body|<div|<section|<article|<main|<table|<p\b)", re.IGNORECASE)
-_INVISIBLE = re.compile(r"<(script|style|noscript|svg|template)\b.*?</\1\s*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
+_HIDES = re.compile(r"<(script|style|noscript|svg|template)\b|<!--", re.IGNORECASE)
+_SHOWS = {
+    name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in ("script", "style", "noscript", "svg", "template")
+} | {"": re.compile("-->")}
 _BLOCK_TAG = re.compile(
     r"</?(?:p|div|section|article|main|header|footer|nav|aside|h[1-6]|ul|ol|li|dl|dt|dd|table|thead|tbody|tr|td|th|br|hr|"
-    r"pre|blockquote|figure|figcaption|form|label|option|select|button|html|head|body|title|meta|link|input|img)\b[^>]*>",
+    r"pre|blockquote|figure|figcaption|form|label|option|select|button|html|head|body|title|meta|link|input|img)\b[^<>]*>",
     re.IGNORECASE,
 )
-_TAG = re.compile(r"<[^>]{1,400}>")
+_TAG = re.compile(r"<[^<>]{1,400}>")
 _HEADING_TAG = re.compile(r"<h[1-6]\b[^>]*>\s*$", re.IGNORECASE)
 _LONG = 1_200  # characters; a longer piece is cut, at blanks where it has any
 
@@ -52,8 +55,7 @@ def text_pieces(text: str) -> list[Piece]:
 
 def html_pieces(text: str) -> list[Piece]:
     """Runs of visible text between block tags; those under a heading need it."""
-    hidden = [match.span() for match in _INVISIBLE.finditer(text)]
-    cuts = sorted([*hidden, *(match.span() for match in _BLOCK_TAG.finditer(text))])
+    cuts = sorted([*_hidden_ranges(text), *(match.span() for match in _BLOCK_TAG.finditer(text))])
     pieces: list[Piece] = []
     heading: int | None = None
     at = 0
@@ -70,6 +72,24 @@ def html_pieces(text: str) -> list[Piece]:
                 pieces += [Piece(a, b, 0.0, needs) for a, b in _cut(text, begin, stop)]
         at = max(at, end)
     return pieces
+
+
+def _hidden_ranges(text: str) -> list[tuple[int, int]]:
+    """Scripts, styles and comments from tag to closing tag; one that is never closed hides nothing."""
+    ranges: list[tuple[int, int]] = []
+    unclosed: set[str] = set()  # looked for once, in vain: a page may have thousands of them
+    after = 0
+    for match in _HIDES.finditer(text):
+        name = (match[1] or "").lower()
+        if match.start() < after or name in unclosed:
+            continue
+        closing = _SHOWS[name].search(text, match.end())
+        if closing is None:
+            unclosed.add(name)
+        else:
+            after = closing.end()
+            ranges.append((match.start(), after))
+    return ranges
 
 
 def _shorten(text: str, pieces: list[Piece], task: Task, *, unit: str) -> str | None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import time
 from random import Random
 
 import pytest
@@ -228,6 +229,45 @@ def test_a_result_of_twenty_megabytes_is_read_in_part_and_its_telling_line_found
     )
     assert lines[42_345] in short
     assert scorer.windows_scored < 500
+
+
+def nested(levels: int, inside: object) -> str:
+    return '{"a": ' * levels + json.dumps(inside) + "}" * levels
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " " * 300_000 + "\n" + "the lease\n" * 200,
+        "\n" * 3_000_000 + "the lease\n" * 200,
+        "<html><p>The lease is signed.</p>" + "<script " * 40_000,
+        "<html><p>The lease is signed.</p>" + "<!-- a " * 40_000,
+        "<html><p>The lease is signed.</p>" + "<p " * 100_000,
+        nested(300, ["so many words in here"] * 20_000),
+    ],
+    ids=["blanks", "line breaks", "open scripts", "open comments", "open tags", "nested JSON"],
+)
+def test_the_time_grows_with_the_length_of_a_result_and_not_with_its_square(text):
+    began = time.perf_counter()
+    short = shorten(text, max_tokens=100)
+    assert tokens(short) <= 100
+    assert time.perf_counter() - began < 10  # the square takes minutes
+
+
+@pytest.mark.parametrize("text", ["0a1b2c3d" * 4_000, " " * 40_000, "\n" * 40_000, "x" * 5_000_000])
+def test_what_the_tokenizer_of_a_critic_swallows_is_not_free(text):
+    assert len(shorten(text, max_tokens=100)) < 1_000
+
+
+@pytest.mark.parametrize("levels", [400, 700, 900, 990, 5_000])
+def test_json_may_be_nested_as_deep_as_it_likes(levels):
+    short = shorten(nested(levels, ["so many words in here"] * 100), max_tokens=100)
+    assert tokens(short) <= 100
+
+
+def test_one_enormous_line_among_lines_that_look_like_a_table_is_no_error():
+    lines = ["name,size", "x" * 140_000 + ",1", *["the lease,2", "a,3"] * 100]
+    assert tokens(shorten("\n".join(lines), max_tokens=100)) <= 100
 
 
 def test_of_lines_that_differ_in_numbers_only_a_few_are_read():
