@@ -26,6 +26,7 @@ from cprs_core.evaluation.own_data import measure_own
 from cprs_core.evaluation.pairs import measure_pairs
 from cprs_core.evaluation.paper import ROWS, measure_row
 from cprs_core.evaluation.passages import measure_clauses, measure_turns
+from cprs_core.evaluation.promises import measure_promises
 from cprs_core.evaluation.ranking import first_task, measure_xquad
 from cprs_core.evaluation.reading import measure_reader
 from cprs_core.evaluation.rivals import (
@@ -67,6 +68,7 @@ TASKS: dict[str, Task] = {
     "look-alikes": measure_lookalikes,
     "absence": measure_absence,
     "needles": measure_needles,
+    "promises": measure_promises,
     "long-needles": measure_ruler_needles,
     "variables": measure_variables,
     "code-run": measure_code_run,
@@ -91,7 +93,7 @@ CHAINED = ("paper-variables", "paper-code", "variables", "code-run", "everyday")
 STAGED = (*LONG, "latency")  # and cascades in these
 RECALL_RISK = 0.005
 WEIGHTS_VARIABLE = "CPRS_WEIGHTS"
-QUICK = ("look-alikes", "needles", "pairs")  # these need no data
+QUICK = ("look-alikes", "needles", "pairs", "promises")  # these need no data
 
 
 def run_tasks(
@@ -120,8 +122,8 @@ def run_tasks(
         device: of the embeddings and rivals; critics are where they were loaded.
         on_measured: called after every task with all measures so far.
 
-    A task that cannot run here (no data folder, nobody who could read) is a row that says why, so that what was measured
-    before it is not lost; where the first one cannot, nothing is measured.
+    A task that cannot run here (no data folder, nobody who could read) is a row that says why, so that what was
+    measured before it is not lost; where the first one cannot, nothing is measured.
 
     Raises:
         InputError: a name that is no task, or data that the first task misses.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cprs_core.evaluation.corpus import Request
 from cprs_core.evaluation.data import read_dataset
+from cprs_core.evaluation.evidence import Outcome, evidence_measures
 from cprs_core.evaluation.metrics import Fact, Measure, fill_budget, mean_measure
 from cprs_core.evaluation.options import Options
 from cprs_core.evaluation.systems import CriticSystem, System
@@ -31,6 +32,7 @@ ROOMY = f"recall at right lines + {SPARE_TOKENS}"
 BY_THRESHOLD = "recall at default threshold"
 WHOLE = "all right lines kept"
 KEPT = "tokens kept"
+READ = "tokens in"
 CURVE = (32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384)  # budgets of the recall curves
 
 
@@ -64,7 +66,7 @@ def measure_samples(
     *,
     budgets: Sequence[float] = (),
 ) -> list[Measure]:
-    """Recall and tokens over all samples, and recall per kind; only samples of one kind are in memory at a time.
+    """Recall, precision and tokens over all samples, and recall per kind; one kind's samples are in memory at a time.
 
     With ``budgets`` there are a curve over `CURVE` and, where samples have a depth, the cells of a heat map. What
     critics miss at the first of them goes to `Options.failures`.
@@ -74,6 +76,7 @@ def measure_samples(
         budgets: further budgets: tokens, or below 1 shares of the context's tokens.
     """
     rows: dict[str, dict[str, list[float]]] = {system.name: {} for system in systems}
+    outcomes: dict[str, list[Outcome]] = {}
     pools: dict[str, list[_Ranked]] = {system.name: [] for system in systems}
     details: set[str] = set()
     for kind, group in groupby(samples, key=lambda sample: sample.task):
@@ -100,19 +103,28 @@ def measure_samples(
                     kept = scores >= system.threshold("sentence")
                     row.setdefault(BY_THRESHOLD, []).append(sample.recall(where, kept))
                     row.setdefault(KEPT, []).append(float(request.corpus.costs[kept].sum()))
+                    row.setdefault(READ, []).append(float(request.corpus.tokens))
+                    right = np.concatenate([fact.segments for fact in where]).tolist()
+                    chosen = Outcome.of(np.flatnonzero(kept).tolist(), right, any_of=sample.any_of)
+                    outcomes.setdefault(system.name, []).append(chosen)
                     kept = judged.kept(judged.room(budgets[0]) if budgets else judged.roomy)
                     missed = sample.recall(where, kept) < 1.0
                     options.failures.add(task, kind, system.name, request, where, scores, kept, missed=missed)
     for budget in (int(budget) for budget in budgets if budget >= 1):
         for name, pool in pools.items():
             rows[name][on_average(budget)] = recall_on_average(pool, budget)
-    return [
+    first = (ROOMY, WHOLE, BY_THRESHOLD, KEPT, READ)
+    measures = [
         replace(
-            mean_measure(task, metric, name, values, scale=1.0 if metric == KEPT else 100.0), detail=metric in details
+            mean_measure(task, metric, name, values, scale=1.0 if metric in (KEPT, READ) else 100.0),
+            detail=metric in details,
         )
         for name, row in rows.items()
-        for metric, values in sorted(row.items(), key=lambda item: item[0] not in (ROOMY, WHOLE, BY_THRESHOLD, KEPT))
+        for metric, values in sorted(row.items(), key=lambda item: item[0] not in first)
     ]
+    for name, cases in outcomes.items():
+        measures += evidence_measures(task, name, cases, recall=False)
+    return measures
 
 
 def on_average(budget: int) -> str:

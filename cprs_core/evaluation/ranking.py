@@ -13,9 +13,10 @@ import numpy as np
 
 from cprs_core.evaluation.corpus import Corpus, Request, sentences_or_phrases
 from cprs_core.evaluation.data import Dataset, read_dataset
+from cprs_core.evaluation.evidence import Outcome, evidence_measures
 from cprs_core.evaluation.metrics import Measure, mean_measure
 from cprs_core.evaluation.options import Options
-from cprs_core.evaluation.systems import System
+from cprs_core.evaluation.systems import CriticSystem, System
 from cprs_core.instructions import PRESETS
 from cprs_core.scorer import Tokenizer
 
@@ -46,16 +47,19 @@ def document_requests(
 
 
 def measure_first(task: str, dataset: Dataset, systems: Sequence[System], options: Options) -> list[Measure]:
-    """Right sentence first on one set, with the score of a blind guess as a row of its own."""
+    """Right sentence first on one set, with the score of a blind guess as a row of its own; for critics also what the
+    default threshold keeps (`evidence_measures`)."""
     requests, gold = document_requests(dataset, options.tokenizer, options.questions, options.seed)
     guess = [len(right) / max(1, len(request.corpus.segments)) for request, right in zip(requests, gold, strict=True)]
     measures = [mean_measure(task, METRIC, CHANCE, guess)]
     for system in systems:
-        hits = [
-            len(scores) > 0 and int(scores.argmax()) in right
-            for scores, right in zip(system.rank(requests), gold, strict=True)
-        ]
+        ranked = list(zip(system.rank(requests), gold, strict=True))
+        hits = [len(scores) > 0 and int(scores.argmax()) in right for scores, right in ranked]
         measures.append(mean_measure(task, METRIC, system.name, hits))
+        if isinstance(system, CriticSystem):
+            least = system.threshold("sentence")
+            kept = [Outcome.of(np.flatnonzero(scores >= least).tolist(), right) for scores, right in ranked]
+            measures += evidence_measures(task, system.name, kept)
     return measures
 
 
@@ -75,7 +79,7 @@ def measure_xquad(systems: Sequence[System], options: Options) -> list[Measure]:
         measures += first_task(f"xquad-{language}", "xquad", language)(systems, options)
     others = [f"xquad-{language}" for language in XQUAD_LANGUAGES if language not in ("en", "zh")]
     for name in dict.fromkeys(measure.system for measure in measures):
-        rows = [measure for measure in measures if measure.system == name and measure.task in others]
+        rows = [m for m in measures if (m.system, m.metric) == (name, METRIC) and m.task in others]
         half_widths = np.array([(row.high - row.low) / 2 for row in rows])
         value = float(np.mean([row.value for row in rows]))
         # Languages translate the same questions, so their errors are not independent: average the widths as they are.

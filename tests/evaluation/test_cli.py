@@ -48,7 +48,7 @@ def test_quick_needs_no_data_and_writes_its_results(tmp_path: Path, capsys: pyte
     report = capsys.readouterr().out
     assert "| keyword" in report
     assert "look-alike present, right one absent: empty" in report
-    assert {m.task for m in read_results(out)} == {"look-alikes", "needles", "no-shared-word"}
+    assert {m.task for m in read_results(out)} == {"look-alikes", "needles", "no-shared-word", "promises"}
     assert json.loads(out.read_text())["machine"]["device"] == "cpu"
 
 
@@ -92,6 +92,7 @@ def test_own_records_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[
             "query": "Who signed the lease?",
             "documents": [{"id": "a", "text": text * 3}],
             "evidence": [{"document_id": "a", "start": start, "end": text.index(" They")}],
+            "answers": ["Ada"],
         },
         {"query": "zzyzx", "documents": [{"id": "b", "text": text}], "evidence": []},
     ]
@@ -102,6 +103,10 @@ def test_own_records_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "mine.jsonl" in report
     assert "recall at 20%" in report
     assert "empty without evidence" in report
+    head = next(line for line in report.splitlines() if line.startswith("| mine.jsonl"))
+    metrics = [cell.strip() for cell in head.strip("|").split("|")]
+    assert {"answer kept at 10%", "precision at default threshold", "F2 at default threshold"} <= set(metrics)
+    assert {"tokens in", "tokens kept"} <= set(metrics)
 
 
 def test_compare_tells_noise_from_change(results, capsys: pytest.CaptureFixture[str]) -> None:
