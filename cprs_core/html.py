@@ -43,10 +43,12 @@ def render_fragment(result: Compression, sources: Sequence[Document]) -> str:
     ]
     if result.notice:
         parts.append(f"<p><i>{_clean(result.notice)}</i></p>")
+    spans_of: dict[int, list[Span]] = {}
+    for span in result.spans:
+        spans_of.setdefault(span.document_index, []).append(span)
     for index, document in enumerate(sources or result.documents):
-        spans = [span for span in result.spans if span.document_index == index] if sources else []
         name = document.title or document.id or f"document {index + 1}"
-        body = _highlight(document.text, spans) if sources else _clean(document.text)
+        body = _highlight(document.text, spans_of.get(index, [])) if sources else _clean(document.text)
         parts.append(f"<h3>{_clean(name)}</h3><pre>{body}</pre>")
     parts.append("</div>")
     return "".join(parts)

@@ -28,8 +28,9 @@ _WORD_STOP = re.compile(r"\b(?:[Mm]ay|me|[Nn]o|ill|miss|art|ore|ark|id|ID)\.[\"'
 _WRAP_WIDTHS = range(40, 161)
 _WRAP_SLACK = 2  # columns: programs that fill differ in whether the last column counts and how blanks after "." do
 
-# sentencex takes quadratic time where a paragraph has many sentences without blanks between them (Chinese, Japanese).
-_STRETCH = 4_000  # characters
+# sentencex takes quadratic time where a paragraph has many sentences without blanks between them (Chinese, Japanese),
+# or many backticks or quotation marks. Where it sees no end in the longest stretch, reading goes on behind it.
+_STRETCH, _LONGEST_STRETCH = 4_000, 16_000  # characters
 
 
 def segment_sentences(text: str) -> Segments:
@@ -92,18 +93,21 @@ def split_long(
 def _sentence_ends(block: str) -> list[int]:
     """Where sentencex sees sentences of one block end; it is asked about a stretch at a time."""
     ends: list[int] = []
-    start, size = 0, _STRETCH
+    start, size, limit = 0, _STRETCH, _LONGEST_STRETCH
     while start < len(block):
         stretch = block[start : start + size]
         found = [boundary["end_index"] for boundary in get_sentence_boundaries("en", stretch)]
         if start + size >= len(block):
             return ends + [start + position for position in found]
         inner = [position for position in found if 0 < position < len(stretch)]
-        if not inner:  # one sentence is longer than the stretch
+        if inner:
+            ends += [start + position for position in inner]
+            start, size, limit = ends[-1], _STRETCH, _LONGEST_STRETCH
+        elif size < limit:  # one sentence is longer than the stretch
             size *= 2
-            continue
-        ends += [start + position for position in inner]
-        start, size = ends[-1], _STRETCH
+        else:
+            start += max(stretch.rfind(" "), size // 2)  # not inside an abbreviation, if blanks allow
+            size = limit = _STRETCH
     return ends
 
 
@@ -122,7 +126,12 @@ def _soft_breaks(text: str, lines: Segments) -> list[bool]:
     Where fewer than half of them are, the block is no hard-wrapped prose and none of them counts as one.
     """
     rows = lines.tolist()
-    columns = [end - (text.rfind("\n", 0, start) + 1) for start, end in rows]  # indents count
+    columns = []
+    begin = text.rfind("\n", 0, rows[0][0]) + 1
+    for start, end in rows:
+        # Searched from line to line: where only "\r" ends lines, each search would go back to the text's beginning.
+        begin = max(begin, text.rfind("\n", begin, start) + 1)
+        columns.append(end - begin)  # indents count
     width = max(columns)
     if width not in _WRAP_WIDTHS:
         return [False] * (len(rows) - 1)

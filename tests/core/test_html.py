@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from html.parser import HTMLParser
 
 import pytest
@@ -67,6 +68,14 @@ def test_long_dropped_text_is_shortened_on_the_page(lease: Compressor) -> None:
     assert len(page.text) < 5_000
     assert "characters ...]" in page.text
     assert page.marked == ["Ada signed the lease."]
+
+
+def test_page_of_many_documents_takes_time_in_proportion(lease: Compressor) -> None:
+    result = lease.compress([f"The lease {number}." for number in range(20_000)], "Who signed?")
+    began = time.perf_counter()
+    html = result.to_html()
+    assert time.perf_counter() - began < 5
+    assert html.count("<mark") == 20_000
 
 
 def test_notice_is_on_the_page_when_nothing_was_kept(lease: Compressor) -> None:

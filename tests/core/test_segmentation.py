@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -139,6 +141,20 @@ def test_sentence_longer_than_a_stretch_stays_whole() -> None:
 def test_chinese_paragraph_of_a_million_characters_is_segmented() -> None:
     """One call of sentencex would take minutes here, quadratic in the sentences of a paragraph without blanks."""
     assert len(segment_sentences("我买了一本书。" * 150_000)) == 150_000
+
+
+@pytest.mark.parametrize("unit", ["```\n", "`", "“", "«"])
+def test_marks_without_sentences_take_time_in_proportion(unit: str) -> None:
+    """One call of sentencex for all of them would take minutes: what it takes for quotations is quadratic."""
+    began = time.perf_counter()
+    assert sentences(unit * (200_000 // len(unit)) + " One. Two.")[-1] == "Two."
+    assert time.perf_counter() - began < 10
+
+
+def test_lines_of_carriage_returns_take_time_in_proportion() -> None:
+    began = time.perf_counter()
+    assert len(sentences("ab\r" * 200_000)) == 200_000
+    assert time.perf_counter() - began < 5
 
 
 def test_lines_know_every_kind_of_line_break() -> None:
