@@ -197,14 +197,14 @@ def _report(
     """The report's text; writes page and pictures where they were asked for."""
     tables = (render_paper(measures, critics), render_summary(measures, critics))
     summary = "\n\n".join(table for table in tables if table)
+    published = render_published() if suite in ("suite", "paper") else ""
     if args.html is not None:
-        write_page(args.html, measures, machine, summary, failures)
+        write_page(args.html, measures, {"run": f"{suite}; {how};", **machine}, summary, failures, published)
     if args.png is not None:
         for path in write_pictures(args.png, measures):
             _log.info("wrote %s", path)
     facts = ", ".join(f"{key} {value}" for key, value in machine.items())
     foot = f"95 % bootstrap intervals in brackets; {how}; {facts}"
-    published = render_published() if suite in ("suite", "paper") else ""
     parts = (summary, render_tables(measures), failures.render(), published, foot)
     return "\n\n".join(part for part in parts if part)
 

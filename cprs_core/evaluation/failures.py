@@ -21,8 +21,8 @@ _SHOWN = 400  # characters of a text
 class Failure:
     """One case in which something that was needed was not kept.
 
-    ``missed`` is the needed text, ``instead`` the segment that scored best; ``gap`` how far the best needed segment
-    scored below it, so the largest are the worst.
+    ``missed`` is the needed text, empty where nothing is right; ``instead`` the segment that scored best; ``gap`` how
+    far the best needed segment scored below it, so the largest are the worst.
     """
 
     task: str

@@ -29,26 +29,31 @@ _BIN = re.compile(r"right at (0?\.\d+|1\.00|\d\.\d+)$")
 
 
 def render_page(
-    measures: Sequence[Measure], machine: Mapping[str, str], summary: str = "", failures: FailureLog | None = None
+    measures: Sequence[Measure],
+    machine: Mapping[str, str],
+    summary: str = "",
+    failures: FailureLog | None = None,
+    published: str = "",
 ) -> str:
     """The page's text.
 
     Args:
         measures: of one run.
-        machine: facts shown at the foot.
+        machine: facts shown at the foot, those of the run too.
         summary: Markdown tables to open with, a blank line between them; may be empty.
         failures: what was missed; None for no such section.
+        published: a Markdown table of other people's numbers; may be empty.
     """
     parts = ["<h1>Context compression, measured</h1>"]
     parts.append("<p>95 % bootstrap intervals in brackets. All systems rank the same segments, at equal tokens.</p>")
-    for table in summary.split("\n\n") if summary else ():
-        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-        parts.append(_table(rows[0], rows[2:]))
+    parts += [_from_markdown(table) for table in summary.split("\n\n") if table]
     for task in dict.fromkeys(measure.task for measure in measures):
         own = [measure for measure in measures if measure.task == task]
         parts += [f"<h2>{html.escape(task)}</h2>", _task_table(own), _curves(own), _heat_maps(own), _latency(own)]
         parts.append(_calibration(own))
     parts.append(_failures(failures))
+    if published:
+        parts.append(f"<h2>What others published</h2>{_from_markdown(published)}")
     facts = ", ".join(f"{key} {value}" for key, value in machine.items())
     parts.append(f"<p><small>{html.escape(facts)}</small></p>")
     body = "\n".join(part for part in parts if part)
@@ -64,10 +69,16 @@ def write_page(
     machine: Mapping[str, str],
     summary: str = "",
     failures: FailureLog | None = None,
+    published: str = "",
 ) -> None:
     """`render_page` into a file; folders on the way are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_page(measures, machine, summary, failures), encoding="utf-8")
+    path.write_text(render_page(measures, machine, summary, failures, published), encoding="utf-8")
+
+
+def _from_markdown(table: str) -> str:
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return _table(rows[0], rows[2:])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -147,8 +158,12 @@ def _latency(measures: Sequence[Measure]) -> str:
         return ""
     heights = [y for points in lines.values() for _, y in points]
     ticks = [(x, f"{2**x:,.0f}") for x in sorted({x for points in lines.values() for x, _ in points})]
-    bounds = (math.floor(min(heights)), math.ceil(max(heights)) or 1)
-    return _plot(lines, ticks, bounds, "tokens of context", "log10 of seconds to the first token")
+    low, high = math.floor(min(heights)), math.ceil(max(heights))
+    high += high == low  # all at one power of ten
+    steps = (1, 2, 5) if high - low < 3 else (1,)
+    marks = [(p + math.log10(step), f"{step * 10.0**p:g}") for p in range(low, high + 1) for step in steps]
+    marks = [mark for mark in marks if mark[0] <= high]
+    return _plot(lines, ticks, (low, high), "tokens of context", "seconds to the first token", marks)
 
 
 def _heat_maps(measures: Sequence[Measure]) -> str:
@@ -224,8 +239,19 @@ def _plot(
     heights: tuple[float, float],
     x_name: str,
     y_name: str,
+    marks: Sequence[tuple[float, str]] | None = None,
 ) -> str:
-    """Lines with points as inline SVG; no script, no other file."""
+    """Lines with points as inline SVG; no script, no other file.
+
+    Args:
+        lines: by name, points with x ascending.
+        ticks: labelled places along x.
+        heights: the least and the largest y.
+        marks: labelled places along y; None for six at equal distances, in whole numbers.
+    """
+    if marks is None:
+        steps = [heights[0] + step * (heights[1] - heights[0]) / 5 for step in range(6)]
+        marks = [(y, f"{y:.0f}") for y in steps]
     left, top, width, height = 60, 12, 460, 260
     low, high = ticks[0][0], ticks[-1][0]
 
@@ -233,12 +259,12 @@ def _plot(
         across = left + width * (x - low) / max(1e-9, high - low)
         return across, top + height * (1 - (y - heights[0]) / max(1e-9, heights[1] - heights[0]))
 
-    parts = [f'<svg viewBox="0 0 940 320" width="940" role="img" aria-label="{y_name} against {x_name}">']
-    for step in range(6):
-        y = heights[0] + step * (heights[1] - heights[0]) / 5
+    tall = max(320, top + 20 * len(lines) + 14)  # the legend may be longer than the plot
+    parts = [f'<svg viewBox="0 0 940 {tall}" width="940" role="img" aria-label="{y_name} against {x_name}">']
+    for y, label in marks:
         x0, y0 = place(low, y)
         parts.append(f'<line x1="{x0}" y1="{y0:.1f}" x2="{left + width}" y2="{y0:.1f}" stroke="#e4e4e4"/>')
-        parts.append(f'<text x="{left - 8}" y="{y0 + 4:.1f}" font-size="11" text-anchor="end">{y:.0f}</text>')
+        parts.append(f'<text x="{left - 8}" y="{y0 + 4:.1f}" font-size="11" text-anchor="end">{label}</text>')
     for x, label in ticks:
         x0, y0 = place(x, heights[0])
         parts.append(f'<text x="{x0:.1f}" y="{y0 + 18:.1f}" font-size="11" text-anchor="middle">{label}</text>')
@@ -249,9 +275,11 @@ def _plot(
         colour = _COLOURS[number % len(_COLOURS)]
         placed = [place(x, max(heights[0], min(heights[1], y))) for x, y in points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        dashes = ' stroke-dasharray="6 4"' * (number // len(_COLOURS) % 2)  # the colours' second round
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in placed]
         y = top + 14 + 20 * number
-        parts.append(f'<rect x="{left + width + 24}" y="{y - 9}" width="12" height="12" fill="{colour}"/>')
+        at, looks = left + width + 18, f'stroke="{colour}" stroke-width="3"{dashes}'
+        parts.append(f'<line x1="{at}" y1="{y - 3}" x2="{at + 20}" y2="{y - 3}" {looks}/>')
         parts.append(f'<text x="{left + width + 42}" y="{y + 2}" font-size="12">{html.escape(name)}</text>')
     return "".join([*parts, "</svg>"])

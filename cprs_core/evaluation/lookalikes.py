@@ -32,6 +32,7 @@ from cprs_core.evaluation.words import (
 )
 from cprs_core.instructions import PRESETS
 
+TASK = "look-alikes"
 CASES = 240
 LINES = 24
 
@@ -220,15 +221,22 @@ def measure_lookalikes(systems: Sequence[System], options: Options) -> list[Meas
     for system in systems:
         ranked = system.rank(present)
         first = [int(scores.argmax()) in fact.segments for scores, fact in zip(ranked, facts, strict=True)]
-        measures.append(mean_measure("look-alikes", "right one first", system.name, first))
+        measures.append(mean_measure(TASK, "right one first", system.name, first))
         if not isinstance(system, CriticSystem):
             continue
         least = system.threshold("sentence")
+        unanswered = system.rank(absent)
         kept = [fact.found(scores >= least) for scores, fact in zip(ranked, facts, strict=True)]
-        empty = [not (scores >= least).any() for scores in system.rank(absent)]
-        measures.append(mean_measure("look-alikes", "right one kept", system.name, kept))
-        measures.append(mean_measure("look-alikes", "empty without it", system.name, empty))
+        empty = [not (scores >= least).any() for scores in unanswered]
+        for i, case in enumerate(cases):
+            kind, name = f"{case.kind}, right one", system.name
+            chosen = ranked[i] >= least
+            options.failures.add(TASK, kind, name, present[i], [facts[i]], ranked[i], chosen, missed=not kept[i])
+            kind, chosen = f"{case.kind}, nothing right", unanswered[i] >= least
+            options.failures.add(TASK, kind, name, absent[i], [], unanswered[i], chosen, missed=not empty[i])
+        measures.append(mean_measure(TASK, "right one kept", system.name, kept))
+        measures.append(mean_measure(TASK, "empty without it", system.name, empty))
         for kind in dict.fromkeys(case.kind for case in cases):
             of_kind = [value for value, case in zip(empty, cases, strict=True) if case.kind == kind]
-            measures.append(mean_measure("look-alikes", f"empty: {kind}", system.name, of_kind))
+            measures.append(mean_measure(TASK, f"empty: {kind}", system.name, of_kind))
     return measures

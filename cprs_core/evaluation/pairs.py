@@ -19,7 +19,7 @@ from cprs_core.evaluation.corpus import Corpus, Request
 from cprs_core.evaluation.data import read_dataset
 from cprs_core.evaluation.metrics import Fact, Measure, fill_budget, mean_measure
 from cprs_core.evaluation.options import Options
-from cprs_core.evaluation.systems import System
+from cprs_core.evaluation.systems import CriticSystem, System
 from cprs_core.evaluation.tasks.sample import hay_to_length, own_essay
 from cprs_core.instructions import PRESETS
 from cprs_core.scorer import Tokenizer
@@ -93,9 +93,12 @@ def measure_pairs(systems: Sequence[System], options: Options) -> list[Measure]:
         facts.append(Fact.locate(corpus, at, at + len(pair.evidence)))
     measures = []
     for system in systems:
-        found = [
-            fact.found(fill_budget(scores, request.corpus.costs, int(RATIO * request.corpus.tokens)))
-            for scores, request, fact in zip(system.rank(requests), requests, facts, strict=True)
-        ]
+        found = []
+        for scores, request, fact, pair in zip(system.rank(requests), requests, facts, pairs, strict=True):
+            kept = fill_budget(scores, request.corpus.costs, int(RATIO * request.corpus.tokens))
+            found.append(fact.found(kept))
+            if isinstance(system, CriticSystem):
+                case = ("no-shared-word", pair.topic, system.name, request, [fact], scores, kept)
+                options.failures.add(*case, missed=not found[-1])
         measures.append(mean_measure("no-shared-word", "kept at 1 %", system.name, found))
     return measures

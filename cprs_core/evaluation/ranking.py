@@ -14,7 +14,7 @@ import numpy as np
 from cprs_core.evaluation.corpus import Corpus, Request, sentences_or_phrases
 from cprs_core.evaluation.data import Dataset, read_dataset
 from cprs_core.evaluation.evidence import Outcome, evidence_measures
-from cprs_core.evaluation.metrics import Measure, mean_measure
+from cprs_core.evaluation.metrics import Fact, Measure, mean_measure
 from cprs_core.evaluation.options import Options
 from cprs_core.evaluation.systems import CriticSystem, System
 from cprs_core.instructions import PRESETS
@@ -59,6 +59,10 @@ def measure_first(task: str, dataset: Dataset, systems: Sequence[System], option
         if isinstance(system, CriticSystem):
             least = system.threshold("sentence")
             kept = [Outcome.of(np.flatnonzero(scores >= least).tolist(), right) for scores, right in ranked]
+            for request, (scores, right), hit in zip(requests, ranked, hits, strict=True):
+                first = np.arange(len(scores)) == (int(scores.argmax()) if len(scores) else -1)
+                facts = [Fact(np.array([index]), np.ones(1, dtype=np.int64)) for index in sorted(right)]
+                options.failures.add(task, METRIC, system.name, request, facts, scores, first, missed=not hit)
             measures += evidence_measures(task, system.name, kept)
     return measures
 

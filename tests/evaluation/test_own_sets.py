@@ -14,7 +14,7 @@ from cprs_core.evaluation.baselines import terms
 from cprs_core.evaluation.lookalikes import KINDS, make_cases, measure_lookalikes
 from cprs_core.evaluation.needles import measure_needles
 from cprs_core.evaluation.options import Options
-from cprs_core.evaluation.pairs import excerpt, insert_sentence, read_pairs
+from cprs_core.evaluation.pairs import excerpt, insert_sentence, measure_pairs, read_pairs
 from cprs_core.evaluation.speed import measure_speed, prose
 from cprs_core.evaluation.systems import CriticSystem, HeadSystem
 from cprs_core.scorer import KeywordScorer, WordTokenizer
@@ -107,3 +107,18 @@ def test_speed_splits_the_time_by_stage() -> None:
 def test_prose_has_the_asked_length_and_repeats_by_seed() -> None:
     assert len(prose(3_000, 1)) == 3_000
     assert prose(3_000, 1) == prose(3_000, 1) != prose(3_000, 2)
+
+
+def test_what_look_alikes_and_pairs_miss_stands_in_the_report_with_its_text() -> None:
+    """A critic that counts shared words keeps look-alikes, and no evidence in other words."""
+    options = Options(tokens=2_000, questions=8)
+    critic = CriticSystem("ours", KeywordScorer())
+    measure_lookalikes([critic], options)
+    measure_pairs([critic], options)
+    worst = options.failures.worst
+    wrong = [failure for failure in worst if failure.kind.endswith("nothing right")]
+    assert wrong
+    assert all(failure.missed == "" and failure.instead and failure.gap > 0 for failure in wrong)
+    unseen = [failure for failure in worst if failure.task == "no-shared-word"]
+    assert {failure.missed for failure in unseen} <= {pair.evidence for pair in read_pairs()}
+    assert sum(cases for (task, _, _), (_, cases) in options.failures.counts.items() if task == "no-shared-word") == 8
