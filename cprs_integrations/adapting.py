@@ -260,7 +260,8 @@ class Step:
         return outcomes[: self.top_n]
 
 
-_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
+# By loop. A lock that was waited for holds its loop, so it must live no longer than the calls that wait for it.
+_turns: weakref.WeakValueDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakValueDictionary()
 
 
 async def take_turn() -> None:
@@ -269,7 +270,8 @@ async def take_turn() -> None:
     To begin costs about a millisecond (inputs, a child run, callbacks). Hundreds of calls that begin in one round would
     keep everything else on the loop waiting until the last of them has begun.
     """
-    async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+    turn = _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+    async with turn:
         await asyncio.sleep(0)
 
 
@@ -294,16 +296,27 @@ def provenance(spans: Sequence[Span], usage: DocumentUsage | None, compression: 
 
 def approximate_tokens(text: str) -> int:
     """Tokens by rule of thumb: one for four ASCII characters, one for every other character."""
-    wide = 0 if text.isascii() else sum(character > "\x7f" for character in text)
+    wide = 0 if text.isascii() else len(text) - len(text.encode("ascii", "ignore"))
     return math.ceil((len(text) - wide) / 4) + wide
 
 
-def copy_metadata(metadata: Any) -> Any:
+def copy_metadata(metadata: Any, _copies: dict[int, Any] | None = None) -> Any:
     """A copy whose containers are new and whose leaves are the caller's: `deepcopy` fails on locks and open files."""
+    copies = {} if _copies is None else _copies  # by id: metadata may hold itself
+    if id(metadata) in copies:
+        return copies[id(metadata)]
     if isinstance(metadata, dict):
-        return {key: copy_metadata(value) for key, value in metadata.items()}
-    if type(metadata) in (list, tuple, set):
-        return type(metadata)(copy_metadata(value) for value in metadata)
+        fresh: dict[Any, Any] = {}
+        copies[id(metadata)] = fresh
+        fresh.update((key, copy_metadata(value, copies)) for key, value in metadata.items())
+        return fresh
+    if type(metadata) is list:
+        items: list[Any] = []
+        copies[id(metadata)] = items
+        items.extend(copy_metadata(value, copies) for value in metadata)
+        return items
+    if type(metadata) in (tuple, set):
+        return type(metadata)(copy_metadata(value, copies) for value in metadata)
     return metadata
 
 

@@ -32,7 +32,8 @@ MAX_QUESTION_CHARS = 1_000
 
 # Ten or more: shorter rules are headings and breaks of Markdown inside the context.
 _RULE = re.compile(r"^[ \t]*(([-=*_~])\2{9,})[ \t]*$", re.MULTILINE)
-_TAGGED = re.compile(r"<([A-Za-z][\w.:-]*)(?:\s[^<>]*)?>(.*?)</\1>", re.DOTALL)
+_OPENS = re.compile(r"<([A-Za-z][\w.:-]*)(?:\s[^<>]*)?>")
+_CLOSES = re.compile(r"</([A-Za-z][\w.:-]*)>")
 _BREAK = re.compile(r"\n|(?<=[.!?])\s|(?<=[。！？])")
 _LABELLED = re.compile(
     r"(?:\b(?:question|query)\b[^:：\n]{0,30}|问题|問題|質問)[:：][ \t]*"
@@ -116,24 +117,27 @@ class Request:
 
     def _replace(self, pieces: Sequence[tuple[int, int, int]], outcomes: Sequence[Outcome]) -> dict[int, str]:
         kept = {outcome.index: outcome.text for outcome in outcomes}
-        replaced: dict[int, str] = {}
-        # From the back, so that earlier positions of the same text stay true.
-        for number in range(len(pieces) - 1, -1, -1):
-            index, start, end = pieces[number]
-            text = replaced.get(index, self.texts[index].text)
+        parts: dict[int, list[str]] = {}  # of every text that changes, in order
+        read: dict[int, int] = {}  # characters of it that the parts stand for
+        for number, (index, start, end) in enumerate(pieces):
+            text = self.texts[index].text
             piece = text[start:end]
             blank = piece[: len(piece) - len(piece.lstrip())], piece[len(piece.rstrip()) :]
             shortened = kept.get(number, OMITTED).strip()
-            replaced[index] = text[:start] + blank[0] + shortened + blank[1] + text[end:]
+            parts.setdefault(index, []).extend((text[read.get(index, 0) : start], blank[0], shortened, blank[1]))
+            read[index] = end
+        replaced = {index: "".join([*parts[index], self.texts[index].text[end:]]) for index, end in read.items()}
         return {index: text for index, text in replaced.items() if text != self.texts[index].text}
 
 
 def context_ranges(role: Role, text: str, min_chars: int) -> list[tuple[int, int]]:
     """Ranges of a text that are context, in order, none shorter than ``min_chars``."""
+    if role == "tool":
+        return [(0, len(text))] if len(text) >= min_chars else []
     marked = [(start, end) for start, end in _marked_ranges(text) if end - start >= min_chars]
-    if role == "system" or (role == "user" and marked):
+    if role == "system" or marked:
         return marked
-    start, end = (0, len(text)) if role == "tool" else _middle(text)
+    start, end = _middle(text)
     return [(start, end)] if end - start >= min_chars else []
 
 
@@ -164,7 +168,26 @@ def _marked_ranges(text: str) -> list[tuple[int, int]]:
         elif match.group(1) == opened.group(1):
             ranges.append((opened.end(), match.start()))
             opened = None
-    return ranges or [match.span(2) for match in _TAGGED.finditer(text)]
+    return ranges or _tagged_ranges(text)
+
+
+def _tagged_ranges(text: str) -> list[tuple[int, int]]:
+    """What stands between a tag and the next closing one of its name; tags inside of others are text."""
+    closing: dict[str, list[re.Match[str]]] = {}  # of each name, the last one first
+    for match in _CLOSES.finditer(text):
+        closing.setdefault(match[1], []).append(match)
+    for matches in closing.values():
+        matches.reverse()
+    ranges: list[tuple[int, int]] = []
+    after = 0
+    for opened in _OPENS.finditer(text):
+        candidates = closing.get(opened[1], [])
+        while candidates and candidates[-1].start() < opened.end():
+            candidates.pop()
+        if opened.start() >= after and candidates:
+            ranges.append((opened.end(), candidates[-1].start()))
+            after = candidates[-1].end()
+    return ranges
 
 
 def _middle(text: str) -> tuple[int, int]:

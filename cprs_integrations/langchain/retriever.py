@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from cprs_core import InputError, Preset
 from cprs_integrations.adapting import DocumentOptions
 from cprs_integrations.langchain.document_compressor import acompress_documents, compress_documents
+from cprs_integrations.shared import CopyableLock
 
 
 class CPRSRetriever(DocumentOptions, BaseRetriever):
@@ -44,7 +44,7 @@ class CPRSRetriever(DocumentOptions, BaseRetriever):
     """The whole corpus: documents, texts, or a loader, which is read on the first query and then kept."""
 
     _corpus: list[LangChainDocument] | None = PrivateAttr(default=None)
-    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _lock: CopyableLock = PrivateAttr(default_factory=CopyableLock)
 
     @model_validator(mode="after")
     def _has_one_source(self) -> CPRSRetriever:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from langchain_core.documents import Document
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from cprs_core import Compressor
-from cprs_integrations.adapting import approximate_tokens
+from cprs_integrations.adapting import approximate_tokens, take_turn
 from cprs_integrations.langchain import CPRSDocumentCompressor
 from cprs_integrations.llama_index import CPRSNodePostprocessor
 from cprs_integrations.prompts import ChatOptions, MessageText, Request
@@ -100,3 +102,13 @@ async def test_calls_that_come_at_once_begin_one_per_round_of_the_loop(kind: str
     await counter
     assert len(results) == 30
     assert max(counting.rounds.count(number) for number in counting.rounds) <= 2
+
+
+def test_a_loop_that_has_ended_is_not_remembered() -> None:
+    async def several() -> weakref.ref[asyncio.AbstractEventLoop]:
+        await asyncio.gather(*(take_turn() for _ in range(3)))
+        return weakref.ref(asyncio.get_running_loop())
+
+    ended = asyncio.run(several())
+    gc.collect()
+    assert ended() is None

@@ -359,3 +359,14 @@ def test_the_runnable_reads_other_keys_and_an_instruction(compressor: Compressor
     assert [document.id for document in out[0]["docs"]] == ["lease", "rent"]
     assert out[0]["other"] == 1
     assert recorder.calls[0]["instruction"] == "Find names."
+
+
+def test_metadata_may_hold_itself(compressor: Compressor) -> None:
+    metadata: dict[str, Any] = {"twice": [1, 2]}
+    metadata |= {"itself": metadata, "again": metadata["twice"]}
+    (document,) = CPRSDocumentCompressor(compressor=compressor).compress_documents(
+        [Document(LEASE, metadata=metadata)], QUESTION
+    )
+    inner = document.metadata["itself"]
+    assert inner["itself"] is inner is not metadata
+    assert inner["again"] is inner["twice"] is not metadata["twice"]

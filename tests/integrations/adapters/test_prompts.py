@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from llama_index.core.chat_engine.context import DEFAULT_CONTEXT_TEMPLATE
 from llama_index.core.prompts.default_prompts import (
@@ -125,3 +127,26 @@ def test_the_question_can_come_from_a_function_of_your_own(compressor: Compresso
     options = ChatOptions(compressor=compressor, threshold=0.05, query=lambda texts: f"{len(texts)} texts")
     _, facts = Request(options, [MessageText("tool", CONTEXT)]).shorten()
     assert facts["query"] == "1 texts"
+
+
+def test_a_page_with_thousands_of_open_tags_is_read_in_one_pass() -> None:
+    page = "".join(f'<li>item {n}<br><img src="{n}.png"><x{n}>' for n in range(20_000))
+    began = time.perf_counter()
+    assert len(context_ranges("user", page, 2_000)) == 1
+    assert pieces("system", f"{page}<docs>{CONTEXT}</docs>") == [CONTEXT.strip()]
+    assert time.perf_counter() - began < 5  # the square takes minutes
+
+
+def test_tags_inside_of_tags_are_text() -> None:
+    inside = f"<a>{FILLER}</a> <b> {FILLER}"
+    assert pieces("user", f"<br> <b>{inside}</b> </b> <c>{FILLER}</d>") == [inside.strip()]
+
+
+def test_thousands_of_marked_pieces_are_put_back_in_one_pass(compressor: Compressor) -> None:
+    text = "".join(f"<doc>{n} {FILLER[:2_000]}</doc>\n" for n in range(3_000)) + QUESTION
+    options = ChatOptions(compressor=compressor, threshold=0.5)
+    began = time.perf_counter()
+    replaced, _ = Request(options, [MessageText("user", text)]).shorten()
+    assert time.perf_counter() - began < 8
+    assert replaced[0].count(f"<doc>{OMITTED}</doc>\n") == 2_999  # of all that scored nothing the best one stays
+    assert replaced[0].endswith(f"</doc>\n{QUESTION}")

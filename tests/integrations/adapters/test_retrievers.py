@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -143,3 +145,10 @@ def test_a_query_engine_needs_no_index(compressor: Compressor) -> None:
     RetrieverQueryEngine.from_args(retriever, llm=llm).query(QUESTION)
     assert "Ada signed the lease in May." in llm.prompts[0]
     assert WEATHER not in llm.prompts[0]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))], ids=["copy", "pickle"])
+def test_a_retriever_can_be_copied_and_sent_to_another_process(copied: Any) -> None:
+    retriever = copied(CPRSRetriever(documents=[LEASE, WEATHER], max_tokens=5, threshold=0.1))
+    assert retriever.max_tokens == 5
+    assert [document.page_content for document in retriever._read_corpus()] == [LEASE, WEATHER]
