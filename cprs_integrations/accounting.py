@@ -21,15 +21,17 @@ _LISTED_TURNS = 1_000  # of a long run only the newest are listed; the total cov
 class TrimUsage:
     """What one trim did. Tokens are counted as `HistoryTrimmer.count` counts them.
 
-    ``input_tokens`` and ``output_tokens`` of the history before and after; ``note_tokens`` of the notes inside the
-    output; ``shortened`` messages; ``left_out`` messages (over all compactions); ``compactions`` that the history has
-    seen; ``repaired`` messages (added, moved or removed so that calls and results pair); ``over_budget`` when what
-    must stay is more than ``max_tokens``; ``store_failures`` of the store so far.
+    ``input_tokens`` and ``output_tokens`` of the history before and after; ``fetched_tokens`` of the input that are
+    originals fetched back, and the calls for them; ``note_tokens`` of the notes inside the output; ``shortened``
+    messages; ``left_out`` messages (over all compactions); ``compactions`` that the history has seen; ``repaired``
+    messages (added, moved or removed so that calls and results pair); ``over_budget`` when what must stay is more than
+    ``max_tokens``; ``store_failures`` of the store so far.
     """
 
     input_tokens: int
     output_tokens: int
     note_tokens: int = 0
+    fetched_tokens: int = 0
     shortened: int = 0
     left_out: int = 0
     compactions: int = 0

@@ -22,7 +22,8 @@ MISSING_RESULT = "[no result: the run ended before this tool call did]"
 
 # The note about earlier messages is a message of its own; this is how it is known again when a history comes back.
 NOTICE_START = "[cprs: earlier messages left out: "
-_NOTICE = re.compile(re.escape(NOTICE_START) + r"(\d[\d,]*) messages of (\d[\d,]*) tokens")
+_NUMBER = "([0-9][0-9,]{0,14})"  # bounded, as anybody may write what looks like a note
+_NOTICE = re.compile(rf"{re.escape(NOTICE_START)}{_NUMBER} messages of {_NUMBER} tokens")
 
 # Lines that are brought back for a request stand in a message of their own before it.
 RECALL_START = "[cprs: recalled for the next request from what was shortened or left out]"

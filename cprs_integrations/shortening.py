@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from cprs_core import InputError, Preset
 from cprs_integrations.adapting import Compresses
 from cprs_integrations.messages import EXPAND_TOOL, Message, ToolCall, count_message
 from cprs_integrations.ranking import CountTokens, Goal, counter_of, estimate_tokens
-from cprs_integrations.shared import shared_compressor
+from cprs_integrations.shared import CopyableLock, shared_compressor
 from cprs_integrations.store import OriginalStore, key_of
 from cprs_integrations.tool_output import KINDS, MIN_TOOL_TOKENS, SHORT_CHARACTERS, shorten_output
 
@@ -27,6 +26,7 @@ NOTHING = "-"
 FORMAT = "1"  # part of every frozen key: a change in how results are written makes new keys
 
 _REMEMBERED = 4_096  # results and counts kept at hand in the process
+_ARGUMENT_CHARACTERS = 2_000  # of a call's arguments that are looked at: a file to write may be among them
 _ARGUMENT = re.compile(r'"(?:[^"\\]|\\.)*"\s*:\s*|[{}\[\]",]')
 
 
@@ -156,7 +156,7 @@ class ResultShortener:
         if rule is None or call.name == EXPAND_TOOL or sum(tokens) <= rule.max_tokens:
             return list(texts)
         goal = Goal(f"{request} {_argument_values(call)}".strip(), rule.instruction or self.instruction)
-        shares = [max(rule.max_tokens * part // sum(tokens), MIN_TOOL_TOKENS) for part in tokens]
+        shares = _shares(texts, tokens, rule.max_tokens)
         return [
             self._shorten(text, goal, replace(rule, max_tokens=share))
             for text, share in zip(texts, shares, strict=True)
@@ -165,6 +165,10 @@ class ResultShortener:
     @property
     def _counter(self) -> CountTokens:
         return self._count_given or counter_of(self.compressor)
+
+    def _count_with(self, count_tokens: CountTokens) -> None:
+        self._count_given = count_tokens
+        self._counts = Remembered(_REMEMBERED)
 
     def _shorten(self, text: str, goal: Goal, rule: ToolRule, *, when: str = "") -> str:
         """Written once: the first answer for a text and a goal is the answer for good; the note says ``when``."""
@@ -209,7 +213,7 @@ class Remembered(Generic[T]):
     def __init__(self, most: int) -> None:
         self._most = most
         self._values: OrderedDict[str, T] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = CopyableLock()
 
     def get(self, key: str) -> T | None:
         with self._lock:
@@ -227,4 +231,23 @@ class Remembered(Generic[T]):
 
 def _argument_values(call: ToolCall | None) -> str:
     """What a tool call asked for, in words: the values of its arguments."""
-    return " ".join(_ARGUMENT.sub(" ", call.arguments).split())[:200] if call is not None else ""
+    if call is None:
+        return ""
+    return " ".join(_ARGUMENT.sub(" ", call.arguments[:_ARGUMENT_CHARACTERS]).split())[:200]
+
+
+def _shares(texts: Sequence[str], tokens: Sequence[int], max_tokens: int) -> list[int]:
+    """Tokens that each of several texts may hold, by its length; together ``max_tokens`` as far as that is possible.
+
+    Some texts get a fixed part: those too short to be shortened, and those whose share is below what a note needs. The
+    others share what is left, so that texts which were shortened once are within their shares the next time.
+    """
+    fixed = {i: tokens[i] for i, text in enumerate(texts) if len(text) <= SHORT_CHARACTERS}
+    while True:
+        room = max_tokens - sum(fixed.values())
+        total = sum(count for i, count in enumerate(tokens) if i not in fixed)
+        shares = [fixed.get(i, room * count // max(total, 1)) for i, count in enumerate(tokens)]
+        small = [i for i, share in enumerate(shares) if i not in fixed and share < MIN_TOOL_TOKENS]
+        if not small:
+            return [max(share, MIN_TOOL_TOKENS) for share in shares]
+        fixed |= dict.fromkeys(small, MIN_TOOL_TOKENS)

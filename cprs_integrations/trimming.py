@@ -61,14 +61,15 @@ COMPACT_TO = 0.5
 _TURNS = "turns"  # the preset for conversation turns
 _RECENCY = 0.1  # how much the newest turn gains over the oldest, beside scores of about 0 to 1.5
 _PART_CHARACTERS = 2_000  # a longer turn is scored in parts
-_WRITTEN_BEFORE = re.compile(r"cprs: kept [^\"\n\]]*?, (\d[\d,]*) tokens before")
+# Bounded, as tools may return anything: a note says within 100 characters how many tokens there were.
+_WRITTEN_BEFORE = re.compile(r"cprs: kept [^\"\n\]]{0,100}?, ([0-9][0-9,]{0,14}) tokens before")
 _KEY = re.compile(rf"call {EXPAND_TOOL} with key ([0-9a-f]{{{KEY_CHARACTERS}}})")
 _NOTE = re.compile(r"cprs: kept [^\"\n\]]*")
 
 # Notes of texts that a compaction cut say so: the requests before that compaction saw the text whole, and what a tool
 # result lost at its first appearance was missing for every request after it.
 _WHEN_CUT = " in a compaction"
-_CUT = re.compile(rf"cprs: kept [^\"\n\]]*?{_WHEN_CUT}, \d")
+_CUT = re.compile(rf"cprs: kept [^\"\n\]]{{0,100}}?{_WHEN_CUT}, \d")
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,6 @@ class HistoryTrimmer(ResultShortener):
         Raises:
             InputError: an option is out of range.
         """
-        if max_tokens is not None and max_tokens < 1:
-            raise InputError(f"max_tokens is {max_tokens}; it must be at least 1 (leave it out for no budget)")
         if keep_last < 0:
             raise InputError(f"keep_last is {keep_last}; it must be 0 or more turns")
         if recall_tokens < 0:
@@ -123,7 +122,7 @@ class HistoryTrimmer(ResultShortener):
             count_tokens=count_tokens,
             store=store,
         )
-        self.max_tokens = max_tokens
+        self.max_tokens = _checked_budget(max_tokens)
         self.keep_last = keep_last
         self.recall_tokens = recall_tokens
 
@@ -144,7 +143,13 @@ class HistoryTrimmer(ResultShortener):
     def with_budget(self, max_tokens: int | None) -> HistoryTrimmer:
         """The same trimmer, with what it remembers, under another budget."""
         other = copy.copy(self)
-        other.max_tokens = max_tokens
+        other.max_tokens = _checked_budget(max_tokens)
+        return other
+
+    def with_counter(self, count_tokens: CountTokens) -> HistoryTrimmer:
+        """The same trimmer, with its store and the results it remembers, under another counter."""
+        other = copy.copy(self)
+        other._count_with(count_tokens)
         return other
 
     def shorten_last(self, messages: Sequence[Message]) -> Trimmed:
@@ -161,7 +166,7 @@ class HistoryTrimmer(ResultShortener):
         fetched = [count_message(message, count) for message in trimmed.messages if message.is_fetched]
         ledger.record(
             [(message.digest, count_message(message, count)) for message in trimmed.messages],
-            input_tokens=trimmed.usage.input_tokens - sum(fetched),
+            input_tokens=trimmed.usage.input_tokens - trimmed.usage.fetched_tokens,
             note_tokens=trimmed.usage.note_tokens,
             expanded_tokens=sum(fetched),
             over_budget=trimmed.usage.over_budget,
@@ -183,6 +188,7 @@ class HistoryTrimmer(ResultShortener):
         before = [self._original_tokens(message) for message in repair.messages]
         usage = TrimUsage(
             input_tokens=sum(before),
+            fetched_tokens=sum(n for n, message in zip(before, written, strict=True) if message.is_fetched),
             output_tokens=tokens,
             note_tokens=sum(self._note_tokens(message) for message in kept),
             shortened=sum(_is_changed(message, messages) for message in kept),
@@ -322,7 +328,8 @@ class HistoryTrimmer(ResultShortener):
         key = self.store.put("\n".join([*notices, transcript(left)]))
         notice = write_notice(
             len(left) + sum(messages for messages, _ in earlier),
-            sum(map(self._original_tokens, left)) + sum(tokens for _, tokens in earlier),
+            sum(self._original_tokens(message) for message in left if not message.is_fetched)
+            + sum(tokens for _, tokens in earlier),
             key,
         )
         return {"keep": sorted(positions), "texts": texts, "notice": notice}
@@ -401,6 +408,12 @@ class HistoryTrimmer(ResultShortener):
             return count_message(message, self.count_text)
         notes = [match.group() for text in message.texts for match in _NOTE.finditer(text)]
         return sum(map(self.count_text, notes))
+
+
+def _checked_budget(max_tokens: int | None) -> int | None:
+    if max_tokens is not None and max_tokens < 1:
+        raise InputError(f"max_tokens is {max_tokens}; it must be at least 1 (leave it out for no budget)")
+    return max_tokens
 
 
 def _prefix_key(view: Sequence[Message]) -> str:

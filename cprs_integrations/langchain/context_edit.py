@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
 from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.messages.utils import count_tokens_approximately
 
 from cprs_core import InputError
 from cprs_integrations.langchain.history import IsPinned, trim_list
 from cprs_integrations.trimming import HistoryTrimmer, TrimOptions
+
+CountMessages = Callable[[Sequence[BaseMessage]], int]
 
 
 class CPRSContextEdit:
@@ -36,17 +39,21 @@ class CPRSContextEdit:
             raise InputError("count_tokens does not fit here: pass token_counter= to ContextEditingMiddleware")
         self.trigger = trigger
         self.is_pinned = is_pinned
-        self._options = options
-        self._trimmer: HistoryTrimmer | None = None
+        self._trimmer = HistoryTrimmer(max_tokens=trigger, **options)
+        self._last: tuple[CountMessages | None, HistoryTrimmer] = (None, self._trimmer)
 
-    def apply(self, messages: list[Any], *, count_tokens: Callable[[Sequence[BaseMessage]], int]) -> None:
+    def apply(self, messages: list[Any], *, count_tokens: CountMessages) -> None:
         """Edit the list in place; the middleware hands in a copy."""
-        trimmer = self._trimmer_for(count_tokens)
+        known, trimmer = self._last
+        if known is not count_tokens:
+            trimmer = self._trimmer_for(count_tokens)
+            self._last = count_tokens, trimmer
         messages[:], _ = trim_list(trimmer, messages, how="follow", is_pinned=self.is_pinned)
 
-    def _trimmer_for(self, count_tokens: Callable[[Sequence[BaseMessage]], int]) -> HistoryTrimmer:
-        if self._trimmer is None:
-            # One lone user message is a history that every counter takes, a provider's own included.
-            options: TrimOptions = {**self._options, "count_tokens": lambda text: count_tokens([HumanMessage(text)])}
-            self._trimmer = HistoryTrimmer(max_tokens=self.trigger, **options)
-        return self._trimmer
+    def _trimmer_for(self, count_tokens: CountMessages) -> HistoryTrimmer:
+        # A lone user message is a history that every counter takes, a provider's own included. The counter of a model
+        # is made for one request, and counts its system prompt and its tools every time.
+        alone = [HumanMessage("-")]
+        always = max(count_tokens(alone) - count_tokens_approximately(alone), 0)
+        trimmer = self._trimmer.with_counter(lambda text: count_tokens([HumanMessage(text)]) - always)
+        return trimmer.with_budget(max(self.trigger - always, 1))

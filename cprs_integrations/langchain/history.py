@@ -7,7 +7,15 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AnyMessage,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 
 from cprs_integrations.adapting import PROVENANCE_KEY
 from cprs_integrations.messages import Message, Role, ToolCall
@@ -16,12 +24,14 @@ from cprs_integrations.trimming import HistoryTrimmer, Trimmed
 IsPinned = Callable[[BaseMessage], bool]
 
 _BLOCK_TOKENS = 256  # an image, a sound, a file: what it costs depends on the provider
-_ROLES: dict[str, Role] = {
+_ROLES: dict[str, Role] = {  # of a `ChatMessage`, in the words of the providers
     "system": "system",
     "developer": "system",
-    "human": "user",
+    "assistant": "assistant",
     "ai": "assistant",
+    "model": "assistant",
     "tool": "tool",
+    "function": "tool",
 }
 
 
@@ -66,16 +76,15 @@ def _read(message: BaseMessage, answered: set[str], is_pinned: IsPinned | None) 
             for call in message.invalid_tool_calls
             if call["id"] in answered
         ]
-    role = _ROLES.get(message.type, "user" if message.type == "chat" else "tool")
     remembered = message.response_metadata.get(PROVENANCE_KEY) or {}
     return Message(
-        role=role,
+        role=_role(message),
         texts=tuple(text for block in blocks if (text := _text(block)) is not None),
         calls=tuple(calls),
         answers=(message.tool_call_id,) if isinstance(message, ToolMessage) else _answers_inside(blocks),
         tool=message.name or "",
         other_tokens=sum(_other_tokens(block) for block in blocks),
-        is_pinned=_has_cache_marker(blocks) or (is_pinned is not None and is_pinned(message)),
+        is_pinned=_has_cache_marker(message, blocks) or (is_pinned is not None and is_pinned(message)),
         original_tokens=remembered.get("original_tokens"),
     )
 
@@ -142,8 +151,20 @@ def _other_tokens(block: Any) -> int:
     return sum(len(text) for text in said) // 4 if said else _BLOCK_TOKENS
 
 
-def _has_cache_marker(blocks: Sequence[Any]) -> bool:
-    return any(isinstance(block, dict) and block.get("cache_control") is not None for block in blocks)
+def _has_cache_marker(message: BaseMessage, blocks: Sequence[Any]) -> bool:
+    marked = [message.additional_kwargs, *(block for block in blocks if isinstance(block, dict))]
+    return any(data.get(name) is not None for data in marked for name in ("cache_control", "cachePoint"))
+
+
+def _role(message: BaseMessage) -> Role:
+    # By class: the type of a message that was streamed is "AIMessageChunk", not "ai".
+    if isinstance(message, AIMessage):
+        return "assistant"
+    if isinstance(message, SystemMessage):
+        return "system"
+    if isinstance(message, HumanMessage):
+        return "user"
+    return _ROLES.get(message.role, "user") if isinstance(message, ChatMessage) else "tool"
 
 
 def is_system(message: BaseMessage) -> bool:

@@ -10,7 +10,17 @@ import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import ClearToolUsesEdit, ContextEditingMiddleware
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    HumanMessageChunk,
+    SystemMessage,
+    SystemMessageChunk,
+    ToolMessage,
+)
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -22,6 +32,7 @@ from cprs_integrations.langchain import (
     CPRSSummarizer,
     cprs_trim_messages,
 )
+from cprs_integrations.langchain.history import read_messages
 from cprs_integrations.trimming import ToolRule
 
 from .doubles import ScriptedChatModel, calls
@@ -295,3 +306,52 @@ def test_empty_and_odd_messages_pass():
     odd = [HumanMessage(""), AIMessage(""), HumanMessage([]), HumanMessage([{"type": "unheard_of", "x": 1}])]
     assert cprs_trim_messages(odd, max_tokens=10_000, compressor=COMPRESSOR) == odd
     assert cprs_trim_messages([], max_tokens=10, compressor=COMPRESSOR) == []
+
+
+class CountingModel(ScriptedChatModel):
+    """Counts as providers do: the system prompt and the tools of the request every time."""
+
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Any = None) -> int:
+        return count_tokens_approximately(messages) + 500 * len(tools or [])
+
+
+def test_the_edit_takes_a_counter_that_counts_the_whole_request():
+    model = CountingModel(script=script_of(15))
+    edit = CPRSContextEdit(trigger=2_000, compressor=COMPRESSOR, tool_tokens=300)
+    stock = ContextEditingMiddleware(edits=[edit], token_count_method="model")
+    agent = create_agent(model, [logs], middleware=[stock], system_prompt="You read logs. " * 50)
+    agent.invoke({"messages": [HumanMessage(QUESTION)]}, {"recursion_limit": 400})
+    sent = [count_tokens_approximately(request) + 500 for request in model.requests]
+    assert max(sent) <= 2_000
+    assert "beat" in str(model.requests[1][-1].content)  # 300 tokens hold more than the line that was lost
+    assert len(model.requests[3]) == 8
+
+
+def test_messages_that_were_streamed_are_what_they_were():
+    long = ("The rain came from the west. " * 200).strip()
+    streamed = [
+        SystemMessageChunk("s"),
+        HumanMessageChunk("Why?"),
+        AIMessageChunk(long),
+        HumanMessageChunk("And the lease?"),
+    ]
+    assert [message.role for message in read_messages(streamed)] == ["system", "user", "assistant", "user"]
+    assert cprs_trim_messages(streamed, max_tokens=5_000, compressor=COMPRESSOR, tool_tokens=100) == streamed
+
+
+def test_roles_of_chat_messages_are_read_as_providers_write_them():
+    roles = ["system", "developer", "assistant", "user", "tool", "critic"]
+    messages = [ChatMessage("text", role=role) for role in roles]
+    assert [m.role for m in read_messages(messages)] == ["system", "system", "assistant", "user", "tool", "user"]
+
+
+@pytest.mark.parametrize(
+    "marked",
+    [
+        HumanMessage([{"type": "text", "text": "a"}, {"cachePoint": {"type": "default"}}]),
+        HumanMessage([{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}]),
+        HumanMessage("a", additional_kwargs={"cache_control": {"type": "ephemeral"}}),
+    ],
+)
+def test_messages_with_a_cache_marker_are_pinned(marked):
+    assert read_messages([marked])[0].is_pinned
