@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,9 +164,11 @@ class Scored:
         return self.context.count_tokens(int(self.candidates.starts[index]), int(self.candidates.ends[index]))
 
     def cost_in(self, count_tokens: CountTokens) -> Callable[[int], int]:
-        """Tokens of a candidate in the caller's tokenizer."""
-        return lambda index: count_tokens(
-            self.context.text(int(self.candidates.starts[index]), int(self.candidates.ends[index]))
+        """Tokens of a candidate in the caller's tokenizer, which may be slow: each is counted once."""
+        return cache(
+            lambda index: count_tokens(
+                self.context.text(int(self.candidates.starts[index]), int(self.candidates.ends[index]))
+            )
         )
 
     def segments(self) -> list[ScoredSegment]:

@@ -6,16 +6,17 @@ Positions here are characters of the context: all documents laid end to end with
 
 from __future__ import annotations
 
+import itertools
 import re
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cprs_core.context import Context, ScoredContext
-from cprs_core.types import Span
 
 B, I, O, E = range(4)  # noqa: E741 - columns of a label group, in the order of `cprs_core.scorer.LABELS`
 
@@ -258,13 +259,15 @@ def choose(
     if threshold is not None:
         order = order[candidates.scores[order] >= threshold]
     left = max_tokens
+    # Segments never overlap; only spans under several tags and candidates of a caller's own have to be compared.
+    overlapping = bool((np.maximum.accumulate(candidates.ends)[:-1] > candidates.starts[1:]).any())
     taken: list[tuple[int, int]] = []
     kept: list[int] = []
     misfits = 0
     for index in order.tolist():
         start, end = int(candidates.starts[index]), int(candidates.ends[index])
-        at = bisect_left(taken, (start, end))
-        if (at < len(taken) and taken[at][0] < end) or (at > 0 and taken[at - 1][1] > start):
+        at = bisect_left(taken, (start, end)) if overlapping else 0
+        if overlapping and ((at < len(taken) and taken[at][0] < end) or (at > 0 and taken[at - 1][1] > start)):
             continue
         if left is not None:
             price = cost(index)
@@ -274,8 +277,11 @@ def choose(
                     break
                 continue
             left -= price
-        insort(taken, (start, end))
+        if overlapping:
+            insort(taken, (start, end))
         kept.append(index)
+    if not kept and max_tokens is not None:  # the best were all too long; one that fits is better than nothing
+        kept = list(itertools.islice((index for index in order.tolist() if cost(index) <= max_tokens), 1))
     return np.array(sorted(kept), dtype=np.int64)
 
 
@@ -318,11 +324,21 @@ def explain(
     return None
 
 
-def without_weakest(spans: list[Span], tokens: int, count: Callable[[str], int]) -> list[Span]:
+class _Weighed(Protocol):
+    @property
+    def score(self) -> float: ...
+    @property
+    def text(self) -> str: ...
+
+
+Kept = TypeVar("Kept", bound=_Weighed)
+
+
+def without_weakest(spans: Sequence[Kept], tokens: int, count: Callable[[str], int]) -> list[Kept]:
     """``spans`` without the weakest that take no more than ``tokens`` together, at least one."""
     dropped: set[int] = set()
     for index in sorted(range(len(spans)), key=lambda index: spans[index].score):
-        tokens -= count(spans[index].text)
+        tokens -= max(1, count(spans[index].text))  # a counter that rounds down may call a short text nothing
         if dropped and tokens < 0:
             break
         dropped.add(index)

@@ -27,7 +27,7 @@ from cprs_core.context import ScoredContext, read_context
 from cprs_core.errors import CheckpointError, InputError, StreamError
 from cprs_core.reading import read_windows
 from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer
-from cprs_core.selection import MAX_MISFITS, Candidates, Granularity, choose, explain
+from cprs_core.selection import MAX_MISFITS, Candidates, Granularity, choose, explain, without_weakest
 from cprs_core.types import Compression, Document, Span, Usage
 from cprs_core.windows import merge_windows, plan_windows
 from cprs_core.workers import in_worker
@@ -45,6 +45,7 @@ _BLANKS = re.compile(r"(?<!\s)\s++(?=\S)")
 _CHECKPOINT_VERSION = 1
 _MAX_PARTS = 65_536  # of one batch, where documents are tiny or empty
 _BLANK_STEP = 64  # characters
+_MOST_PER_TOKEN = 16.0  # characters, lest a batch of blanks makes the next one endless
 _FIRST_GUESS = 2.0  # characters of a token, before anything was read: low, so that the first batch is no larger
 
 
@@ -172,7 +173,14 @@ class Selection:
             max_tokens=self.max_tokens,
             cost=lambda index: items[index].cost,
         )
+        if not len(kept) and self.max_tokens is not None and self.nearest is not None and self.reached:
+            return [self.nearest]  # as `choose` does, where the best are all too long; the pool has only some of them
         return [items[index] for index in kept.tolist()]
+
+    @property
+    def reached(self) -> bool:
+        """Whether something fits that scores enough."""
+        return self.nearest is not None and (self.threshold is None or self.nearest.score >= self.threshold)
 
     def span(self, item: Kept) -> Span:
         """The item as a span of the result."""
@@ -298,7 +306,7 @@ class StreamReader:
         self.tokens += fresh
         self.input_tokens += self._count(range(self._fresh_from, len(self._parts)), bounds)
         if fresh:
-            self._characters_per_token = max(0.25, self._fresh_characters / fresh)
+            self._characters_per_token = min(max(0.25, self._fresh_characters / fresh), _MOST_PER_TOKEN)
         done = len(self._scored)
         starts = context.first_tokens(context.sentences[:, 0])
         windows = plan_windows(starts - done, tokens - done, self._capacity, overlap=self._capacity // 4) + done
@@ -394,9 +402,10 @@ class StreamReader:
         fresh = [kept(index) for index in selection.wanted(scores).tolist()]
         closest = selection.closest(scores, cost)
         selection.add(fresh, None if closest is None else kept(closest), documents)
-        cheapest = min((item.cost for item in fresh), default=None)
-        if cheapest is not None:
-            selection.shortest = cheapest if selection.shortest is None else min(cheapest, selection.shortest)
+        if not selection.reached:  # only then somebody asks for the shortest
+            reaching = np.flatnonzero(scores >= (selection.threshold or 0.0)).tolist()
+            known = [selection.shortest] if selection.shortest is not None else []
+            selection.shortest = min([*known, *map(cost, reaching)], default=None)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds: positions and scores, no text of any document."""
@@ -465,7 +474,7 @@ def describe(
     tokens = count_tokens(text) if kept else 0
     while selection.max_tokens is not None and tokens > selection.max_tokens:
         # Joining costs tokens too, and a tokenizer may count a whole differently from its parts.
-        kept.remove(min(kept, key=lambda item: item.score))
+        kept = without_weakest(kept, tokens - selection.max_tokens, count_tokens)
         text, documents = selection.assemble(kept)
         tokens = count_tokens(text) if kept else 0
     return Compression(

@@ -105,6 +105,15 @@ def test_budget_is_never_exceeded(count_tokens, granularity: str) -> None:  # ty
         assert (count(result.text) if result.spans else 0) == result.usage.output_tokens <= max_tokens
 
 
+def test_budget_of_a_counter_that_calls_short_texts_nothing_is_filled_and_held() -> None:
+    lines = "\n".join(["ab"] * 5_000 + ["lease"])
+    result = Compressor(KeywordScorer("lease")).compress(
+        lines, "q", granularity="line", max_tokens=100, count_tokens=lambda text: len(text) // 4
+    )
+    assert "lease" in result.text
+    assert 20 <= result.usage.output_tokens <= 100
+
+
 def test_budget_is_filled_with_the_best_even_below_the_threshold() -> None:
     result = Compressor(KeywordScorer("lease")).compress(LEASE, "q", max_tokens=1_000)
     assert result.text == LEASE.strip()

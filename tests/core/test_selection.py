@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 import unicodedata
 
 import numpy as np
@@ -110,6 +111,27 @@ def test_what_was_left_out_overlaps_something_better_or_would_not_fit(candidates
         )
         better = candidates.scores[kept][overlaps] >= candidates.scores[index]
         assert better.any() or lengths[index] > room
+
+
+def test_one_that_fits_is_kept_however_many_better_ones_do_not() -> None:
+    starts = np.arange(0, 30_000, 100)
+    ends = starts + np.append(np.full(len(starts) - 2, 50), [3, 2])
+    scores = np.linspace(0.9, 0.1, len(starts), dtype=np.float32)
+    candidates = Candidates(starts, ends, scores, np.zeros(len(starts), dtype=np.int64))
+    lengths = ends - starts
+    for threshold, expected in [(None, [298]), (0.5, [])]:
+        kept = choose(candidates, threshold=threshold, max_tokens=10, cost=lambda index: int(lengths[index]))
+        assert kept.tolist() == expected
+
+
+def test_hundreds_of_thousands_of_candidates_are_chosen_from_in_seconds() -> None:
+    starts = np.arange(400_000) * 10
+    scores = np.random.default_rng(0).random(len(starts)).astype(np.float32)
+    candidates = Candidates(starts, starts + 5, scores, np.zeros(len(starts), dtype=np.int64))
+    began = time.perf_counter()
+    kept = choose(candidates, threshold=0.5, max_tokens=None, cost=lambda _: 1)
+    assert time.perf_counter() - began < 5
+    assert kept.tolist() == np.flatnonzero(scores >= 0.5).tolist()
 
 
 def test_equal_scores_are_taken_from_the_front() -> None:

@@ -106,6 +106,23 @@ def test_what_comes_nearest_fits_the_budget_although_better_text_does_not(count_
     assert streamed.notice == f"the budget of 3 tokens is below the shortest segment that matches ({cheapest} tokens)"
 
 
+@pytest.mark.parametrize("max_tokens", [5, 10, 400])
+@pytest.mark.parametrize("count_tokens", [None, len, lambda text: len(text) // 4, lambda text: 2 * len(text) + 3])
+def test_budgets_that_the_best_do_not_fit_end_with_the_selection_of_compress(
+    max_tokens: int, count_tokens: CountTokens | None
+) -> None:
+    lease = Compressor(KeywordScorer("lease", window_tokens=96))
+    for short in ("The lease.", "It is."):
+        documents = ["A lease " + "of the house by the river " * (9 - n % 7) + "." for n in range(400)] + [short] * 9
+        whole = lease.compress(documents, "q", max_tokens=max_tokens, count_tokens=count_tokens)
+        streamed = last(
+            lease.compress_stream(documents, "q", max_tokens=max_tokens, count_tokens=count_tokens, memory_tokens=96)
+        )
+        assert_same(streamed, whole)
+        assert whole.usage.output_tokens <= max_tokens
+        assert whole.spans or whole.best is None, "something fits, so it is kept"
+
+
 @pytest.mark.parametrize("granularity", [*GRANULARITIES])
 @pytest.mark.parametrize("max_tokens", [None, 1, 500])
 def test_thousands_of_tiny_documents_end_with_the_selection_of_compress(
@@ -199,6 +216,12 @@ def test_documents_are_read_when_their_turn_comes_and_not_held() -> None:
         assert len(stream._reader.selection.pool) <= 50 + 201
     assert len(alive) > 20
     assert max(alive) < 10_000
+
+
+def test_a_document_of_blanks_makes_no_later_batch_longer(lease: Compressor) -> None:
+    documents = [" " * 1_000_000 + "The end.", *["Ada signed the lease. " * 2_000] * 30]
+    results = list(lease.compress_stream(documents, "Who signed?", max_tokens=20, memory_tokens=1_000))
+    assert len(results) > 15
 
 
 def test_closing_the_iterator_stops_the_stream(lease: Compressor) -> None:
