@@ -22,7 +22,7 @@ from cprs_core.evaluation.options import Options
 from cprs_core.evaluation.paper import render_paper
 from cprs_core.evaluation.pictures import write_pictures
 from cprs_core.evaluation.published import render_published
-from cprs_core.evaluation.readers import ChatReader
+from cprs_core.evaluation.readers import ChatReader, CriticReader, Reader
 from cprs_core.evaluation.readme import render_measured, update_readme
 from cprs_core.evaluation.report import describe_machine, read_results, read_run, render_tables, write_results
 from cprs_core.evaluation.targets import render_summary
@@ -83,7 +83,9 @@ def add_bench_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--plain", action="store_true", help="critics without the rows for cascade and hops")
     parser.add_argument("--tokens", type=int, metavar="N", help="length of generated contexts")
     parser.add_argument(
-        "--reader", metavar="NAME", help="chat model that answers, as in openai:gpt-4o-mini; else the first critic"
+        "--reader",
+        metavar="NAME|DIR",
+        help="chat model that answers, as in openai:gpt-4o-mini, or a critic's folder; else the first critic",
     )
     parser.add_argument(
         "--reader-tokens", type=int, metavar="N", help="the reader's window; else an eighth of --tokens"
@@ -150,7 +152,7 @@ def measure(args: argparse.Namespace, critics: dict[str, Scorer]) -> tuple[list[
         args.seed,
         args.tokens,
         args.questions,
-        reader=ChatReader.from_name(args.reader) if args.reader else None,
+        reader=load_reader(args),
         reader_tokens=args.reader_tokens,
         shape=args.shape,
         device=args.device,
@@ -263,6 +265,19 @@ def load_critics(args: argparse.Namespace) -> dict[str, Scorer]:
     return {
         name: load_scorer(path, device=args.device, dtype=args.dtype) for name, path in zip(names, paths, strict=True)
     }
+
+
+def load_reader(args: argparse.Namespace) -> Reader | None:
+    """Who answers: a critic's folder or a chat model's name; None where nobody was named."""
+    if args.reader is None:
+        return None
+    folder = Path(args.reader)
+    if not folder.is_dir():
+        return ChatReader.from_name(args.reader)
+    from cprs_core.critics import load_scorer
+
+    scorer = load_scorer(folder, device=args.device, dtype=args.dtype)
+    return CriticReader(scorer, f"{folder.resolve().name}, best span")
 
 
 def _device_name(device: str) -> str:

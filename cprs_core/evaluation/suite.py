@@ -60,11 +60,13 @@ def measure_code_run(systems: Sequence[System], options: Options) -> list[Measur
 
 
 def measure_questions(systems: Sequence[System], options: Options) -> list[Measure]:
-    """Question answering over documents of which BM25 chose the distractors."""
-    dataset = read_dataset(options.folder, "squad", "dev")
+    """Question answering over documents of which BM25 chose the distractors: SQuAD's questions, then QED's."""
     tokens, count = options.tokens or TOKENS, 5 * len(sample_seeds(options))
+    samples: list[Sample] = []
     try:
-        samples = make_questions(dataset, options.tokenizer, tokens, count, options.seed)
+        for task, name in (("qa_1", "squad"), ("qa_2", "qed")):
+            dataset = read_dataset(options.folder, name, "dev")
+            samples += make_questions(dataset, options.tokenizer, tokens, count, options.seed, task)
     except MissingExtraError as error:
         return [Measure("hard questions", "recall@1,000", "all", float("nan"), note=str(error))]
     return measure_samples("hard questions", samples, systems, options, budgets=(500, 1_000, 16_384))

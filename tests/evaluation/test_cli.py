@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cprs_core.critics import embedded_folder
 from cprs_core.errors import InputError
 from cprs_core.evaluation import cli
 from cprs_core.evaluation.compare import compare_runs, render_changes
@@ -135,6 +136,18 @@ def test_compare_says_nothing_of_times_which_have_no_interval() -> None:
     assert not change.significant
     assert "no interval" in render_changes([change])
     assert "+2 " in render_changes([change])
+
+
+def test_a_folder_reads_as_the_critic_in_it() -> None:
+    parser = argparse.ArgumentParser()
+    cli.add_bench_parser(parser.add_subparsers(required=True))
+    folder = embedded_folder()
+    args = parser.parse_args(["bench", "reader", "--reader", str(folder), "--device", "cpu"])
+    reader = cli.load_reader(args)
+    assert reader is not None
+    assert reader.name == f"{folder.name}, best span"
+    assert reader.answer([("It rained. Ada King signed the lease.", "Who signed the lease?")]) == ["Ada King"]
+    assert cli.load_reader(parser.parse_args(["bench", "reader"])) is None
 
 
 def test_compare_wants_two_files() -> None:

@@ -9,6 +9,8 @@ import re
 import numpy as np
 import pytest
 
+from cprs_core.critics import embedded_folder
+from cprs_core.critics.wordpiece import WordPieceTokenizer
 from cprs_core.evaluation.bench import SUITE, TASKS
 from cprs_core.evaluation.data import Dataset, Evidence, Record, SourceDocument
 from cprs_core.evaluation.options import Options
@@ -107,6 +109,30 @@ def test_aggregation_tasks_say_that_nothing_can_be_left_out() -> None:
         assert sample.gold == ((0, len(sample.text)),)
     counts = {word: samples[0].text.count(f" {word}") for word in samples[0].answers}
     assert min(counts.values()) >= 30
+
+
+@pytest.mark.parametrize("seed", range(7))
+def test_seven_questions_about_numbers_come_in_turn_and_are_answered_right(seed: int) -> None:
+    sample = infinitebench.make_math_find(WordTokenizer(), TOKENS, seed)
+    numbers = json.loads(sample.text)
+    apart = sorted(set(numbers))
+    middle = float(np.median(numbers))
+    expected = [apart[-1], apart[-2], apart[-3], apart[0], apart[1], apart[2], middle][seed]
+    assert sample.answers == (f"{expected:g}",)
+    names = ["largest", "second largest", "third largest", "smallest", "second smallest", "third smallest", "median"]
+    assert f"the {names[seed]} " in sample.query
+
+
+@pytest.mark.parametrize("tokens", [4_096, 16_384])
+def test_a_list_of_words_is_as_long_as_asked(tokens: int) -> None:
+    tokenizer = WordPieceTokenizer.from_file(embedded_folder() / "tokenizer.json")
+    sample = ruler.make_common_words(tokenizer, tokens, 3)
+    assert 0.85 * tokens < len(tokenizer.encode(sample.text)) < 1.05 * tokens
+
+
+def test_second_questions_are_those_of_another_set() -> None:
+    pytest.importorskip("bm25s")
+    assert make_questions(squad_like(), WordTokenizer(), 80, 1, 2, "qa_2")[0].task == "qa_2"
 
 
 def test_same_seed_same_text_other_seed_other_text() -> None:

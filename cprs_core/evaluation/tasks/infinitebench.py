@@ -6,6 +6,8 @@ Pass key, number, key-value, code run and math find; the critic gets the questio
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from statistics import median
 
 import numpy as np
 
@@ -14,6 +16,15 @@ from cprs_core.evaluation.tasks.sample import Sample, hay_to_length, place_lines
 from cprs_core.evaluation.words import uuid
 from cprs_core.scorer import Tokenizer
 
+MATH_QUESTIONS: dict[str, Callable[[list[int]], float]] = {  # largest and smallest of different numbers
+    "largest number": max,
+    "second largest number": lambda numbers: sorted(set(numbers))[-2],
+    "third largest number": lambda numbers: sorted(set(numbers))[-3],
+    "smallest number": min,
+    "second smallest number": lambda numbers: sorted(set(numbers))[1],
+    "third smallest number": lambda numbers: sorted(set(numbers))[2],
+    "median of the numbers": median,
+}
 DEPTH_STEPS = 59  # the published sweep of positions
 
 
@@ -93,10 +104,16 @@ def make_code_run(tokenizer: Tokenizer, tokens: int, seed: int, depth: int = 4) 
 
 
 def make_math_find(tokenizer: Tokenizer, tokens: int, seed: int) -> Sample:
-    """The largest of a long list of numbers: every number counts."""
+    """One of seven questions about a long list of numbers, in turn by seed: every number counts.
+
+    Numbers are 0..99 with a random upper bound (79..99), or a random lower one (0..19) where small ones are asked for.
+    """
     rng = np.random.default_rng(seed)
-    upper = int(rng.integers(79, 100))
-    numbers = rng.integers(0, upper + 1, size=max(8, tokens // 2)).tolist()
+    asked = list(MATH_QUESTIONS)[seed % len(MATH_QUESTIONS)]
+    low, high = (int(rng.integers(0, 20)), 99) if "smallest" in asked else (0, int(rng.integers(79, 100)))
+    numbers = rng.integers(low, high + 1, size=max(8, tokens // 2)).tolist()
     text = "[" + ", ".join(map(str, numbers)) + "]"
-    query = "What is the largest number in the list?"
-    return Sample("math_find", text, query, ((0, len(text)),), (str(max(numbers)),), compressible=False)
+    answer = f"{MATH_QUESTIONS[asked](numbers):g}"
+    return Sample(
+        "math_find", text, f"What is the {asked} in the list?", ((0, len(text)),), (answer,), compressible=False
+    )

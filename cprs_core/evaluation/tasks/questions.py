@@ -1,7 +1,8 @@
-"""RULER's question answering (qa_1): documents of which one answers, the others chosen to be hard to tell from it.
+"""RULER's question answering (qa_1, qa_2): documents of which one answers, the others hard to tell from it.
 
 Published RULER fills up with documents of the same article and random ones, which a lexical retriever tells apart;
-here the documents that BM25 confuses most with the right one come first.
+here the documents that BM25 confuses most with the right one come first. qa_1 asks SQuAD's questions as RULER does;
+where RULER's qa_2 takes HotpotQA, which is not among our data, ours takes QED: search queries over Wikipedia.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from cprs_core.scorer import Tokenizer
 HARD = 100  # documents per question that BM25 ranks highest
 
 
-def make_questions(dataset: Dataset, tokenizer: Tokenizer, tokens: int, count: int, seed: int) -> list[Sample]:
+def make_questions(
+    dataset: Dataset, tokenizer: Tokenizer, tokens: int, count: int, seed: int, task: str = "qa_1"
+) -> list[Sample]:
     """``count`` questions, each over its own shuffled documents up to ``tokens`` tokens.
 
     Raises:
@@ -44,9 +47,7 @@ def make_questions(dataset: Dataset, tokenizer: Tokenizer, tokens: int, count: i
         chosen = rng.permutation(order[:fits]).tolist()
         text, start = _lay_out([texts[i] for i in chosen], chosen.index(own))
         facts = tuple((start + e.start, start + e.end) for e in record.tagged("fact"))
-        samples.append(
-            Sample("qa_1", text, record.query, facts, record.answers, preset="supporting_facts", any_of=True)
-        )
+        samples.append(Sample(task, text, record.query, facts, record.answers, preset="supporting_facts", any_of=True))
     return samples
 
 

@@ -159,8 +159,9 @@ def make_common_words(tokenizer: Tokenizer, tokens: int, seed: int) -> Sample:
     rng = np.random.default_rng(seed)
     pool = [f"{adjective}{noun}" for adjective in ADJECTIVES for noun in NOUNS]
     order = rng.permutation(len(pool)).tolist()
-    per_word = max(1, len(tokenizer.encode(" ".join(pool[:50]))) // 50) + 2
-    others = max(1, (tokens // per_word - 300) // 3)
+    typical = " ".join(f"{number}. {pool[i]}" for number, i in enumerate(order[:200], start=1_000))
+    per_word = len(tokenizer.encode(typical)) / 200
+    others = max(1, int(tokens / per_word - 300) // 3)
     common = [pool[i] for i in order[:10]]
     words = common * 30 + [pool[i] for i in order[10 : 10 + others]] * 3
     listed = [words[i] for i in rng.permutation(len(words)).tolist()]
