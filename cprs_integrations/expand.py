@@ -12,7 +12,6 @@ EXPAND_DESCRIPTION = (
 
 PAGE_CHARACTERS = 8_000  # about 2,000 tokens: an answer must not flood the history that it was taken from
 _MATCHES = 50
-_MATCH_CHARACTERS = 400
 
 
 def read_original(store: OriginalStore, key: str, search: str = "", page: int = 1) -> str:
@@ -31,19 +30,10 @@ def read_original(store: OriginalStore, key: str, search: str = "", page: int = 
         found = store.search(key, search, limit=_MATCHES)
         if not found:
             return f"No line of {key} holds {search!r}; it has {text.count(chr(10)) + 1:,} lines."
-        lines = [f"{number}: {_around(line, search)}" for number, line in found]
+        lines = [f"{number}: {line}" for number, line in found]
         more = f"\n[the first {_MATCHES} matches]" if len(found) == _MATCHES else ""
         return "\n".join(lines) + more
     pages = max(-(-len(text) // PAGE_CHARACTERS), 1)
     page = min(max(page, 1), pages)
     body = text[(page - 1) * PAGE_CHARACTERS : page * PAGE_CHARACTERS]
     return body if pages == 1 else f"{body}\n[page {page} of {pages}]"
-
-
-def _around(line: str, search: str) -> str:
-    """The line, or the part of a very long one around the match."""
-    if len(line) <= _MATCH_CHARACTERS:
-        return line
-    at = max(line.casefold().find(search.casefold()), 0)
-    start = max(at - _MATCH_CHARACTERS // 2, 0)
-    return f"… {line[start : start + _MATCH_CHARACTERS]} …"

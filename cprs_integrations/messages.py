@@ -12,6 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -93,7 +94,7 @@ class Message:
         asked = [f"{call.id} {call.name} {call.arguments}" for call in self.calls]
         return "\n".join([*self.texts, *asked, *self.answers])
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """16 hexadecimal characters that change with anything a provider would see of this message."""
         seen = [

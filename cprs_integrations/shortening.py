@@ -110,9 +110,7 @@ class ResultShortener:
     @property
     def compressor(self) -> Compresses:
         """The compressor: the given one, or the process's shared one, which is loaded now if it was not yet."""
-        if self._given is None:
-            self._given = shared_compressor()
-        return self._given
+        return self._given if self._given is not None else shared_compressor()
 
     def count_text(self, text: str) -> int:
         """Tokens of a text; of a huge one, extrapolated."""

@@ -77,6 +77,12 @@ class CPRSMemory(BaseChatStoreMemory):
         self._trimmer = HistoryTrimmer(max_tokens=max_tokens, **options)
         self._is_pinned = is_pinned
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # LlamaIndex calls the constructor with the fields, which knows nothing of a trimmer, its options and accounts.
+        super().__setstate__(state)
+        for name, value in (state.get("__pydantic_private__") or {}).items():
+            setattr(self, name, value)
+
     @classmethod
     def class_name(cls) -> str:
         return "CPRSMemory"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -314,3 +316,11 @@ async def test_a_tool_that_fails_says_why_as_before():
     llm = ScriptedLLM(script=[call(0, "broken", service="x"), said("ok")])
     await FunctionAgent(tools=kept.wrap_tools([broken]), llm=llm, streaming=False).run("go", memory=kept)
     assert "no such service: x" in llm.requests[1][-1].content
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))], ids=["copy", "pickle"])
+def test_a_copied_memory_has_the_same_options(copied):
+    memory = CPRSMemory.from_defaults([ChatMessage("Hello")], max_tokens=500, tool_tokens=100, keep_last=2)
+    again = copied(memory)
+    assert (again.trimmer.max_tokens, again.trimmer.keep_last) == (500, 2)
+    assert again.chat_store.get_messages(again.chat_store_key)[0].content == "Hello"

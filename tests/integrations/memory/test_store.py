@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import multiprocessing
 import os
+import pickle
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -243,3 +247,61 @@ def test_expand_pages_and_searches_and_explains():
     assert read_original(store, key, search="line 2777") == "2778: line 2777"
     assert "No line of" in read_original(store, key, search="lease")
     assert "No original" in read_original(store, "nothing")
+
+
+RECORDS = json.dumps([{"id": n, "state": "timed out" if n in (3_000, 9_000) else "fine"} for n in range(10_000)])
+
+
+@pytest.mark.parametrize("pattern", ["timed out", "time(d|s) out", ".*timed out.*"])
+def test_a_search_in_one_enormous_line_shows_what_is_around_each_match(pattern):
+    store = OriginalStore()
+    found = store.search(store.put(RECORDS), pattern)
+    assert [number for number, _ in found] == [1, 1]
+    assert '"id": 3000' in found[0][1]
+    assert '"id": 9000' in found[1][1]
+    assert all(len(excerpt) < 500 for _, excerpt in found)
+
+
+def test_a_search_for_anything_before_a_word_takes_no_square():
+    store = OriginalStore()
+    key = store.put("fine and well " * 1_000_000)
+    began = time.perf_counter()
+    assert store.search(key, ".*timed out.*") == []
+    assert time.perf_counter() - began < 5
+
+
+def test_a_search_finds_the_end_of_a_long_line_and_matches_across_what_is_read_at_once():
+    store = OriginalStore()
+    for before in (0, 399, 1_590, 1_995, 3_000, 9_999):
+        key = store.put("-" * before + "the lease")
+        assert [number for number, _ in store.search(key, "the lease")] == [1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_does_not_wait_for_a_thread_that_its_parent_had(tmp_path):
+    store = OriginalStore(tmp_path / "memory.db")
+    key = store.put("the lease")
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store._lock:
+            held.set()
+            done.wait(20)
+
+    threading.Thread(target=hold).start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        os._exit(0 if store.get(key) == "the lease" else 1)
+    status = os.waitpid(child, 0)[1]
+    done.set()
+    assert status == 0
+
+
+def test_a_store_is_copied_and_pickled_without_its_connection(tmp_path):
+    store = OriginalStore(tmp_path / "memory.db", max_bytes=10_000)
+    key = store.put("the lease")
+    for copied in (copy.deepcopy(store), pickle.loads(pickle.dumps(store))):
+        assert copied.get(key) == "the lease"
+        assert copied.max_bytes == 10_000
