@@ -34,13 +34,17 @@ RATIOS = (0.05, 0.10, 0.20)
 def measure_own(path: Path, systems: Sequence[System], options: Options) -> list[Measure]:
     """Recall, full support and empty outputs on a file of evidence records."""
     from cprs_core.training.records import read_inline
+    from cprs_core.training.views import view_of_tag
 
     source = read_inline(path)
     records = source.records[: options.sample(len(source.records))]
     requests, facts, right = [], [], []
     for record in records:
         corpus = Corpus([source.texts[index] for index in record.documents], options.tokenizer)
-        preset = resolve_instruction(record.instruction, None)
+        tag = next((item.tag for item in record.evidence), record.tag or "fact").split(":")[0]
+        # Asked for as `cprs train` teaches it; short answers are looked for as the sentences that hold them.
+        asked = record.instruction or (None if tag in ("fact", "answer") else view_of_tag(tag).instructions[0])
+        preset = resolve_instruction(asked, None)
         requests.append(Request(corpus, record.query, preset))
         bases = dict(zip(record.documents, corpus.context.document_bounds.tolist(), strict=False))
         ranges = [(bases[e.document] + e.start, bases[e.document] + e.end) for e in record.evidence]

@@ -13,7 +13,7 @@ from typing import Any
 
 from cprs_core.errors import InputError
 from cprs_core.training.records import EvidenceSet, Record, read_inline
-from cprs_core.training.views import VIEWS, View
+from cprs_core.training.views import NAME_OF_TAG, VIEWS, View, view_of_tag
 
 _log = logging.getLogger(__name__)
 
@@ -202,14 +202,11 @@ def views_of(sets: list[EvidenceSet]) -> tuple[dict[str, View], dict[str, list[s
     one query is asked of several documents, what answers it in a neighbouring document is right there too.
     """
     views = dict(VIEWS)
-    of_tag = {view.tag: name for name, view in reversed(VIEWS.items())}
     names: dict[str, list[str]] = {}
     for one in sets:
         for tag in sorted({tag for record in one.records for tag in _tags(record)} or {"fact"}):
-            if tag not in of_tag:
-                views[tag] = View(tag, (f"Extract the sentences about the query; tag them with '{tag}'.",), (tag,))
-                of_tag[tag] = tag
-            name = of_tag[tag]
+            name = NAME_OF_TAG.get(tag, tag)
+            views.setdefault(name, view_of_tag(tag))
             views[name] = replace(views[name], shared=views[name].shared or _asks_again(one))
             names.setdefault(one.name, []).append(name)
     return views, names

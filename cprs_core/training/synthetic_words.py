@@ -38,7 +38,7 @@ CALM = [
     *("job {n} finished", "connected to {host}", "flushed {n} rows", "retry queue is empty"),
 ]
 
-EVENTS = "concert auction marathon exhibition parade congress harvest tournament gala rally fete bazaar".split()
+EVENTS = "concert auction marathon exhibition parade congress regatta tournament gala rally fete bazaar".split()
 SITES = "bridge tower dam lighthouse stadium tunnel museum cathedral windmill reservoir palace station".split()
 _OFFICES = """
     survey team, harbour authority, grain exchange, tax bureau, weather service, road department, coin cabinet,
@@ -46,6 +46,6 @@ _OFFICES = """
     glass factory, music school, fire brigade, seed bank, map room
 """
 OFFICES = [" ".join(name.split()) for name in _OFFICES.split(",")]
-ROOMS = "attic pantry garage balcony hallway library study stable greenhouse workshop chapel office".split()
-GOODS = "umbrella violin teapot suitcase hammer scarf vase telescope parcel lamp diary crown".split()
+ROOMS = "attic pantry garage balcony hallway bedroom study stable greenhouse workshop chapel office".split()
+GOODS = "umbrella cello kettle suitcase hammer scarf vase telescope parcel lamp diary crown".split()
 SETTINGS = "depth width speed retry size level port batch colour mode budget weight age rate".split()

@@ -119,6 +119,17 @@ VIEWS: dict[str, View] = {
     "profile": View("fact", _FACTS, ("fact", "evidence", "support")),
 }
 
+# The first view of each evidence tag: how records of that tag are taught where nothing else is said.
+NAME_OF_TAG = {view.tag: name for name, view in reversed(VIEWS.items())}
+
+
+def view_of_tag(tag: str) -> View:
+    """How evidence of a tag is taught; one that `VIEWS` does not know as whole sentences, under the tag's own word."""
+    if tag in NAME_OF_TAG:
+        return VIEWS[NAME_OF_TAG[tag]]
+    return View(tag, (f"Extract the sentences about the query; tag them with '{tag}'.",), (tag,))
+
+
 # Words for kinds of names whose label in the data is not one.
 KIND_WORDS = {
     "academicjournal": "journal",

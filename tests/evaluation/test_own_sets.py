@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from cprs_core.evaluation.baselines import terms
 from cprs_core.evaluation.lookalikes import KINDS, make_cases, measure_lookalikes
 from cprs_core.evaluation.needles import measure_needles
 from cprs_core.evaluation.options import Options
+from cprs_core.evaluation.own_data import measure_own
 from cprs_core.evaluation.pairs import excerpt, insert_sentence, measure_pairs, read_pairs
 from cprs_core.evaluation.speed import measure_speed, prose
 from cprs_core.evaluation.systems import CriticSystem, HeadSystem
+from cprs_core.instructions import PRESETS
 from cprs_core.scorer import KeywordScorer, WordTokenizer
 
 
@@ -122,3 +125,35 @@ def test_what_look_alikes_and_pairs_miss_stands_in_the_report_with_its_text() ->
     unseen = [failure for failure in worst if failure.task == "no-shared-word"]
     assert {failure.missed for failure in unseen} <= {pair.evidence for pair in read_pairs()}
     assert sum(cases for (task, _, _), (_, cases) in options.failures.counts.items() if task == "no-shared-word") == 8
+
+
+class RecordingSystem:
+    """Ranks nothing above anything, and remembers what it was asked."""
+
+    name = "recording"
+
+    def __init__(self) -> None:
+        self.asked: list = []
+
+    def rank(self, requests):
+        self.asked = [request.preset for request in requests]
+        return [np.zeros(len(request.corpus.segments), dtype=np.float32) for request in requests]
+
+
+def test_own_records_are_asked_in_the_words_that_training_teaches(tmp_path: Path) -> None:
+    text = "It rained. The supplier pays for late delivery. They left."
+    span = {"document_id": "a", "start": 11, "end": 47}
+    record = {"query": "late delivery", "documents": [{"id": "a", "text": text}]}
+    rows = [
+        {**record, "evidence": [{**span, "tag": "liability"}]},
+        {**record, "evidence": [{**span, "tag": "clause"}]},
+        {**record, "evidence": [span]},
+        {**record, "evidence": [{**span, "tag": "liability"}], "instruction": "Find the duties; tag them with 'duty'."},
+    ]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    system = RecordingSystem()
+    measure_own(path, [system], Options())
+    assert [preset.tags for preset in system.asked] == [("liability",), ("clause",), ("fact",), ("duty",)]
+    assert system.asked[1].text == PRESETS["clauses"].text
+    assert system.asked[2].text == PRESETS["supporting_facts"].text
