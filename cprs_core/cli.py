@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None, *, load_compressor: LoadCompressor |
         0 when it worked, 2 when something in the call has to be put right, 3 when nothing was kept, 130 after Ctrl-C.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    if sys.stderr is None:  # closed by whoever called: nobody wants to hear
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lasts
+    if sys.stdout is None:
+        return _fail(f"standard output is closed; send it to a file or to {os.devnull}")
     try:
         args = _parser(argv).parse_args(argv)
         args.load_compressor = load_compressor or _from_pretrained

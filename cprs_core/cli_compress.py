@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cprs_core.errors import InputError
+from cprs_core.errors import InputError, StreamError
 
 if TYPE_CHECKING:
     from cprs_core.compressor import Compressor
@@ -95,22 +97,14 @@ def run_compress(args: argparse.Namespace) -> int:
         raise InputError("--stream does not keep the files that --spans counts lines in; use --json")
     if args.checkpoint and not args.stream:
         raise InputError("--checkpoint goes with --stream")
+    check_files(args.files, args.output)
     documents = [] if args.stream else read_documents(args.files)
     began = time.perf_counter()
     compressor = args.load_compressor(args.critic, device=args.device, dtype=args.dtype)
     load_seconds = time.perf_counter() - began
     with progress() as on_progress:
         if args.stream:
-            *_, result = compressor.compress_stream(
-                iterate_documents(args.files),
-                args.query,
-                instruction=args.instruction,
-                granularity=args.granularity,
-                max_tokens=args.max_tokens,
-                threshold=args.threshold,
-                checkpoint=args.checkpoint,
-                on_progress=on_progress,
-            )
+            result = _compress_stream(compressor, args, on_progress)
         else:
             result = compressor.compress(
                 documents,
@@ -130,12 +124,36 @@ def run_compress(args: argparse.Namespace) -> int:
     return 0 if result.spans else NOTHING_KEPT
 
 
+def _compress_stream(
+    compressor: Compressor, args: argparse.Namespace, on_progress: Callable[[int, int], None] | None
+) -> Compression:
+    """The last result of a stream. A file that cannot be read is that file's error, as without a stream."""
+    try:
+        *_, result = compressor.compress_stream(
+            iterate_documents(args.files),
+            args.query,
+            instruction=args.instruction,
+            granularity=args.granularity,
+            max_tokens=args.max_tokens,
+            threshold=args.threshold,
+            checkpoint=args.checkpoint,
+            on_progress=on_progress,
+        )
+    except StreamError as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        raise
+    return result
+
+
 def run_demo(args: argparse.Namespace) -> int:
     """One ``cprs demo``."""
     from cprs_core.demo import QUESTION, load_reference
 
     if args.files and not args.query.strip():
         raise InputError("a file of yours needs a question of yours; add one with --query")
+    if args.files:
+        check_files(args.files)
     documents = read_documents(args.files) if args.files else load_reference()
     query = args.query if args.query.strip() else QUESTION
     characters = sum(len(document.text) for document in documents)
@@ -153,11 +171,40 @@ def run_demo(args: argparse.Namespace) -> int:
     return 0
 
 
+def check_files(names: Sequence[str], output: str | None = None) -> None:
+    """Finds mistakes in names before a critic is loaded and anything is read.
+
+    Raises:
+        InputError: nothing is named and standard input is a terminal or closed, or it is named twice.
+        OSError: a file cannot be read, or the output's folder is not there.
+    """
+    if not names and sys.stdin is not None and sys.stdin.isatty():
+        raise InputError("no FILE and nothing piped in; name a file, or pipe text into cprs")
+    if names.count("-") > 1:
+        raise InputError("standard input ('-') is named twice; it can be read once")
+    if sys.stdin is None and (not names or "-" in names):
+        raise InputError("standard input is closed; name a file, or pipe text into cprs")
+    for name in names:
+        if name != "-":
+            if stat.S_ISDIR(os.stat(name).st_mode):  # not opened: whoever writes to a pipe would see it close
+                raise _os_error(errno.EISDIR, name)
+            if not os.access(name, os.R_OK):
+                raise _os_error(errno.EACCES, name)
+    if output is not None and output != "-":
+        if os.path.isdir(output):
+            raise _os_error(errno.EISDIR, output)
+        if not os.path.isdir(os.path.dirname(output) or os.curdir):
+            raise _os_error(errno.ENOENT, output)
+
+
+def _os_error(code: int, name: str) -> OSError:
+    return OSError(code, os.strerror(code), name)
+
+
 def read_documents(names: Sequence[str]) -> list[Document]:
     """The named files, or standard input, as documents whose ids are the names.
 
     Raises:
-        InputError: nothing is named and standard input is a terminal, or it is named twice.
         OSError: a file cannot be read.
     """
     return list(iterate_documents(names))
@@ -167,12 +214,7 @@ def iterate_documents(names: Sequence[str]) -> Iterator[Document]:
     """`read_documents`, one at a time."""
     from cprs_core.types import Document
 
-    if not names and sys.stdin.isatty():
-        raise InputError("no FILE and nothing piped in; name a file, or pipe text into cprs")
-    names = names or ["-"]
-    if names.count("-") > 1:
-        raise InputError("standard input ('-') is named twice; it can be read once")
-    for name in names:
+    for name in names or ["-"]:
         yield Document(_read(name), id=name)
 
 

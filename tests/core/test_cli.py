@@ -71,8 +71,14 @@ def test_a_stream_of_files_is_read_one_after_the_other_and_goes_on_after_a_stop(
 ) -> None:
     other, checkpoint = tmp_path / "other.txt", tmp_path / "run.ckpt"
     arguments = ("compress", "-q", "Who?", "--stream", "--checkpoint", str(checkpoint), str(lease_file), str(other))
-    assert cprs(*arguments) == 2
-    assert "document 1 of the stream could not be had (FileNotFoundError" in capsys.readouterr().err
+    other.touch()
+
+    def load_slowly(critic: str | None, *, device: str, dtype: str) -> Compressor:
+        other.unlink()  # it goes away while the others are read
+        return load_keyword(critic, device=device, dtype=dtype)
+
+    assert main(arguments, load_compressor=load_slowly) == 2
+    assert capsys.readouterr().err == f"cprs: {other}: No such file or directory\n"
     other.write_text("Bob has no lease.")
     assert cprs(*arguments) == 0
     assert capsys.readouterr().out == (
@@ -156,6 +162,10 @@ def test_nothing_kept_is_exit_code_3_and_says_why(tmp_path: Path, capsys: pytest
         (("compress", "-q", "x", "-", "-"), "named twice"),
         (("compress", "-q", "word " * 1_000, os.devnull), "shorten the instruction or query"),
         (("compress", "-q", "x", "-o", "no/such/folder/file", __file__), "no/such/folder/file: No such file"),
+        (("compress", "-q", "x", "-o", os.curdir, __file__), ".: Is a directory"),
+        (("compress", "-q", "x", "--stream", __file__, "no/such/file"), "cprs: no/such/file: No such file"),
+        (("compress", "-q", "x", "--stream", os.curdir), "cprs: .: Is a directory"),
+        (("compress", "-q", "x", "--stream", "-", "-"), "cprs: standard input ('-') is named twice"),
         (("demo", os.devnull), "add one with --query"),
     ],
 )
@@ -321,6 +331,40 @@ def test_closed_pipe_is_quiet(tmp_path: Path, unbuffered: str) -> None:
     assert process.stderr.read() == b""
     assert process.wait(timeout=60) == 141
     process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code", "message"),
+    [
+        ("<&-", "-q x", 2, "cprs: standard input is closed; name a file, or pipe text into cprs"),
+        ("<&-", "--stream -q x -", 2, "cprs: standard input is closed; name a file, or pipe text into cprs"),
+        ("<&-", "-q x FILE", 0, ""),
+        (">&-", "-q x FILE", 2, f"cprs: standard output is closed; send it to a file or to {os.devnull}"),
+        ("2>&-", "-q x --stats FILE", 0, ""),
+    ],
+)
+def test_closed_streams_are_mistakes_or_not_missed(
+    lease_file: Path, closed: str, arguments: str, code: int, message: str
+) -> None:
+    words = [str(lease_file) if word == "FILE" else word for word in arguments.split()]
+    shell = f'exec "$0" -c "$@" {closed}'
+    done = subprocess.run(
+        ["bash", "-c", shell, sys.executable, KEYWORD_CPRS, "compress", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr.strip()) == (code, message)
+
+
+def test_a_pipe_with_a_name_is_read_whole(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    process = subprocess.Popen(
+        [sys.executable, "-c", KEYWORD_CPRS, "compress", "-q", "x", str(tmp_path / "pipe")], stdout=subprocess.PIPE
+    )
+    (tmp_path / "pipe").write_text("The lease ended. " * 20_000)
+    assert len(process.communicate(timeout=60)[0]) == len("The lease ended. " * 20_000)
+    assert process.returncode == 0
 
 
 def test_command_is_installed_and_says_its_version() -> None:
