@@ -174,8 +174,9 @@ class CascadeScorer:
 
     @property
     def fingerprint(self) -> str:
-        """See `Scorer`; there is one only if both stages have one."""
-        return f"cascade {self.ranker.fingerprint} {self.strong.fingerprint} {self.recall_risk}"  # type: ignore[attr-defined]
+        """See `Scorer`; empty unless both stages have one."""
+        cheap, strong = self.ranker.fingerprint, self.strong.fingerprint  # type: ignore[attr-defined]
+        return f"cascade {cheap} {self.ranker.curve} {strong} {self.recall_risk}" if cheap and strong else ""
 
     def plan(self, prefix: Prefix, windows: Sequence[Window], deadline: Deadline | None = None) -> NDArray[np.int64]:
         """int64, (k,): indices of the windows that ``strong`` is to read, the likeliest first."""

@@ -76,6 +76,8 @@ class SpreadScorer:
         while left:
             with self._lock:
                 alive = list(self._alive)
+            if not alive:
+                raise DeviceError(f"all {len(self.scorers)} devices have failed; load the critic again")
             shares = deal([len(windows[index]) + len(prefix) for index in left], len(alive))
             jobs = [(number, [left[i] for i in share]) for number, share in zip(alive, shares, strict=True) if share]
             with ThreadPoolExecutor(len(jobs), thread_name_prefix="cprs-gpu") as pool:

@@ -109,6 +109,21 @@ def test_the_cut_lies_between_measured_points() -> None:
     assert cut_for(curve, 10, 0.0) == 0.0
 
 
+def test_a_cascade_can_be_told_from_others_or_is_not_cached() -> None:
+    class Nameless(KeywordScorer):
+        fingerprint = ""
+
+    curve = {10: ((0.0, 0.0), (0.01, 0.9))}
+    keywords = KeywordScorer("lease")
+    assert CascadeScorer(LexicalRanker(), keywords).fingerprint
+    assert (
+        CascadeScorer(LexicalRanker(curve=curve), keywords).fingerprint
+        != CascadeScorer(LexicalRanker(), keywords).fingerprint
+    )
+    assert not CascadeScorer(LexicalRanker(), Nameless("lease")).fingerprint
+    assert not CascadeScorer(Nameless("lease"), keywords).fingerprint
+
+
 def test_from_pretrained_takes_the_risk(embedded: Compressor) -> None:
     compressor = Compressor.from_pretrained(device="cpu", recall_risk=0.01)
     assert isinstance(compressor.scorer, CascadeScorer)
