@@ -26,6 +26,7 @@ from cprs_core.inputs import (
     as_document,
     as_documents,
     as_iterable,
+    check_counter,
     check_options,
     granularity_of,
     most_hops,
@@ -158,6 +159,7 @@ class Compressor:
         limit = self._deadline(deadline)
         texts = as_documents(documents)
         check_options(max_tokens, ratio, threshold)
+        check_counter(count_tokens)
         if on_deadline not in ("return", "raise"):
             raise InputError(f"on_deadline is {on_deadline!r}; it must be 'return' or 'raise'")
         scored = self._score(texts, query, instruction, granularity, on_progress, limit, most_hops(hops))
@@ -477,9 +479,10 @@ class Compressor:
     ) -> Stream:
         """The parts of a stream, put together."""
         check_options(max_tokens, None, threshold)
-        if memory_tokens < self.scorer.window_tokens:
+        check_counter(count_tokens)
+        if not isinstance(memory_tokens, int) or memory_tokens < self.scorer.window_tokens:
             raise InputError(
-                f"memory_tokens is {memory_tokens:,}; it must be at least one window ({self.scorer.window_tokens:,})"
+                f"memory_tokens is {memory_tokens!r}; it must be at least one window ({self.scorer.window_tokens:,})"
             )
         preset, make_candidates, prefix = self._prepare(query, instruction, granularity)
         default = self._default_threshold(preset.granularity)
@@ -510,7 +513,11 @@ class Compressor:
     ) -> tuple[Preset, Granularity, Prefix]:
         """What a call asks for, as the critic reads it."""
         name = granularity if isinstance(granularity, str) else None
+        if instruction is not None and not isinstance(instruction, str | Preset):
+            raise InputError(f"instruction is of type {type(instruction).__name__}; pass a str or a cprs_core.Preset")
         preset = resolve_instruction(instruction, name)
+        if not preset.tags:
+            raise InputError(f"the preset {preset.text!r} names no tag; give it one at least, as in tags=('fact',)")
         make_candidates = granularity_of(granularity, preset)
         if not isinstance(query, str):
             raise InputError(f"query is of type {type(query).__name__}; pass a str")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Literal
 
 from cprs_core.errors import InputError
@@ -53,13 +54,25 @@ def as_document(document: object, index: int) -> Document:
 
 
 def check_options(max_tokens: int | None, ratio: float | None, threshold: float | None) -> None:
-    """Raises InputError where an option is out of range."""
-    if max_tokens is not None and max_tokens < 1:
-        raise InputError(f"max_tokens is {max_tokens}; it must be at least 1 (leave it out for no budget)")
-    if ratio is not None and not 0.0 < ratio <= 1.0:
-        raise InputError(f"ratio is {ratio}; it must be above 0 and at most 1 (0.1 keeps a tenth of the tokens)")
-    if threshold is not None and not 0.0 <= threshold <= 1.0:
-        raise InputError(f"threshold is {threshold}; scores lie between 0 and 1")
+    """Raises InputError where an option is no number or out of range."""
+    if max_tokens is not None and not (_is_number(max_tokens) and max_tokens >= 1):
+        raise InputError(f"max_tokens is {max_tokens!r}; it must be at least 1 (leave it out for no budget)")
+    if ratio is not None and not (_is_number(ratio) and 0.0 < ratio <= 1.0):
+        raise InputError(f"ratio is {ratio!r}; it must be above 0 and at most 1 (0.1 keeps a tenth of the tokens)")
+    if threshold is not None and not (_is_number(threshold) and 0.0 <= threshold <= 1.0):
+        raise InputError(f"threshold is {threshold!r}; scores lie between 0 and 1")
+
+
+def check_counter(count_tokens: object) -> None:
+    """Raises InputError where ``count_tokens`` is no function."""
+    if count_tokens is not None and not callable(count_tokens):
+        raise InputError(
+            f"count_tokens is of type {type(count_tokens).__name__}; pass a function that counts a text's tokens"
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def most_hops(hops: int | Literal["auto"]) -> int:
@@ -80,10 +93,10 @@ def smallest_budget(max_tokens: int | None, ratio: float | None, input_tokens: i
 
 
 def granularity_of(granularity: str | Granularity, preset: Preset) -> Granularity:
-    if not isinstance(granularity, str):
-        return granularity
     known = GRANULARITIES | DECODERS
-    if preset.granularity not in known:
+    if callable(granularity):
+        return granularity
+    if not isinstance(granularity, str) or preset.granularity not in known:
         names = ", ".join(repr(name) for name in [*known, "auto"])
         raise InputError(f"granularity is {granularity!r}; it must be one of {names}, or a function")
     return known[preset.granularity]

@@ -6,7 +6,7 @@ are read first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +79,7 @@ def read_until(
     room = int(_FIRST_BATCH * size)
     done, at, per_token = 0, 0, 0.0
     while at < len(order):
-        batch = _next_batch([len(windows[index]) + len(prefix) for index in order[at:]], room)
+        batch = _next_batch((len(windows[order[i]]) + len(prefix) for i in range(at, len(order))), room)
         indices = list(order[at : at + batch])
         tokens = sum(len(windows[index]) + len(prefix) for index in indices)
         before = deadline.left
@@ -136,7 +136,7 @@ def _unread(
     return [rows[: len(window)] for window in windows], np.zeros(len(windows), dtype=np.bool_)
 
 
-def _next_batch(lengths: Sequence[int], room: int) -> int:
+def _next_batch(lengths: Iterable[int], room: int) -> int:
     """How many of the first windows fit into ``room`` tokens, at least one."""
     count, used = 0, 0
     for length in lengths:

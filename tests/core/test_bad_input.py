@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cprs_core import Compressor, CPRSError, Document, InputError, KeywordScorer, PrefixTooLongError
+from cprs_core import Compressor, CPRSError, Document, InputError, KeywordScorer, PrefixTooLongError, Preset
 
 
 @pytest.mark.parametrize("documents", ["", [], [""], ["", " \n\t", "\x00"], [Document("")]])
@@ -40,6 +40,14 @@ def test_instruction_longer_than_a_window_is_an_error_with_numbers(lease: Compre
         ({"threshold": -0.1}, "threshold is -0.1; scores lie between 0 and 1"),
         ({"threshold": 2.0}, "threshold is 2.0"),
         ({"granularity": "word"}, "granularity is 'word'; it must be one of 'keyword', 'sentence'"),
+        ({"max_tokens": "10"}, "max_tokens is '10'; it must be at least 1"),
+        ({"max_tokens": float("nan")}, "max_tokens is nan"),
+        ({"ratio": "0.1"}, "ratio is '0.1'"),
+        ({"threshold": "high"}, "threshold is 'high'"),
+        ({"granularity": None}, "granularity is None; it must be one of"),
+        ({"instruction": b"Keep it."}, "instruction is of type bytes; pass a str or a cprs_core.Preset"),
+        ({"instruction": Preset("Keep it.", (), "sentence")}, "names no tag; give it one"),
+        ({"count_tokens": 4}, "count_tokens is of type int; pass a function"),
     ],
 )
 def test_option_out_of_range_is_an_error_that_says_what_fits(lease: Compressor, options, message: str) -> None:  # type: ignore[no-untyped-def]
