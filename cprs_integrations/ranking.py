@@ -40,6 +40,7 @@ _RARE_NATS = 5.0
 # A word is a run of letters and digits; in scripts that write no blanks, every character is one.
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+_MOST_WORDS = 1_000  # different ones of a query that are looked for in every piece
 _APPROXIMATE_ABOVE = 400_000  # characters
 
 # A small critic's tokenizer reads such a run of letters as one unknown word, and such a gap as nothing at all; the
@@ -209,46 +210,64 @@ def lexical_scores(pieces: Sequence[str], query: str) -> NDArray[np.float32]:
     Words that no piece holds are left out: they tell nothing about pieces, and long requests are full of them. Where
     the words that are left tell less than one rare word would, all scores stay small.
     """
-    wanted = sorted(set(words_of(query)))
+    wanted = _wanted_words(query)
     if not wanted or not pieces:
         return np.zeros(len(pieces), dtype=np.float32)
-    counts = _count_words(pieces, wanted)  # (n, words)
+    rows, words, counts = _count_words(pieces, wanted)
     lengths = np.array([len(piece) for piece in pieces], dtype=np.float32)
     norm = 0.9 * (0.6 + 0.4 * lengths / max(float(lengths.mean()), 1.0))
-    held = (counts > 0).sum(axis=0)
+    held = np.bincount(words, minlength=len(wanted))
     weight = np.log(1 + (len(pieces) - held + 0.5) / (held + 0.5))  # rare words weigh more
     once = np.log(1 + (len(pieces) - 0.5) / 1.5)  # what a word tells that one piece holds
     scale = max(weight[held > 0].sum(), once)
-    scores = (weight * counts / (counts + norm[:, None])).sum(axis=1) / scale
+    scores = np.bincount(rows, weight[words] * counts / (counts + norm[rows]), minlength=len(pieces)) / scale
     return scores.astype(np.float32)
 
 
-def _count_words(pieces: Sequence[str], wanted: Sequence[str]) -> NDArray[np.float32]:
-    """float32, (n, words): how often each piece holds each word; one search over all, for texts of megabytes."""
+def _count_words(
+    pieces: Sequence[str], wanted: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Where pieces hold words: piece (int64), word (int64) and how often (float32), (k,) each.
+
+    One search over all pieces, for texts of megabytes; not a table of pieces and words, which would take gigabytes.
+    """
     folded = [piece.casefold() for piece in pieces]
     starts = np.cumsum([0, *(len(piece) + 1 for piece in folded)])
     endings = [f"(?:{re.escape(w)}s?{f'|{re.escape(w[:-1])}ies' if w.endswith('y') else ''})" for w in wanted]
     either_side = rf"[^\W_{_UNSPACED}]"
     search = re.compile(rf"(?<!{either_side})(?:{'|'.join(endings)})(?!{either_side})")
     number = {word: index for index, word in enumerate(wanted)}
-    counts = np.zeros((len(pieces), len(wanted)), dtype=np.float32)
-    found = [(match.start(), number.get(_stem(match.group()))) for match in search.finditer("\n".join(folded))]
-    for place, word in zip(np.searchsorted(starts, [at for at, _ in found], side="right") - 1, found, strict=True):
-        if word[1] is not None:
-            counts[place, word[1]] += 1
-    return counts
+    found = [
+        (match.start(), word)
+        for match in search.finditer("\n".join(folded))
+        if (word := number.get(_stem(match.group()))) is not None
+    ]
+    places, words = np.array(found, dtype=np.int64).reshape(-1, 2).T
+    pairs, counts = np.unique(
+        (np.searchsorted(starts, places, side="right") - 1) * len(wanted) + words, return_counts=True
+    )
+    return pairs // len(wanted), pairs % len(wanted), counts.astype(np.float32)
 
 
 def holds_rare_words(pieces: Sequence[str], query: str) -> NDArray[np.bool_]:
     """bool, (n,): whether a piece holds words of the query that are very rare among the pieces: identifiers, names."""
-    wanted = sorted(set(words_of(query)))
+    wanted = _wanted_words(query)
     if not wanted or not pieces:
         return np.zeros(len(pieces), dtype=bool)
-    holds = _count_words(pieces, wanted) > 0
-    held = holds.sum(axis=0)
-    information = holds @ np.log(1 + (len(pieces) - held + 0.5) / (held + 0.5))  # nats
+    rows, words, _ = _count_words(pieces, wanted)
+    held = np.bincount(words, minlength=len(wanted))
+    nats = np.log(1 + (len(pieces) - held + 0.5) / (held + 0.5))
+    information = np.bincount(rows, nats[words], minlength=len(pieces))
     once = np.log(1 + (len(pieces) - 0.5) / 1.5)
     return information >= min(_RARE_NATS, float(once))
+
+
+def _wanted_words(query: str) -> list[str]:
+    """The telling words of a query, each once; of a request with a document in it those at its beginning and end."""
+    words = list(dict.fromkeys(words_of(query)))
+    if len(words) > _MOST_WORDS:
+        words = [*words[: _MOST_WORDS // 4], *words[-_MOST_WORDS * 3 // 4 :]]
+    return sorted(words)
 
 
 def words_of(text: str) -> list[str]:
@@ -273,7 +292,8 @@ def fit_query(query: str, compressor: Compresses) -> str:
         if count(short) <= QUERY_TOKENS:
             return short
         head, tail = head * 3 // 4, tail * 3 // 4
-    return query[: QUERY_TOKENS // 2]
+    # No blanks to cut at: Chinese, say.
+    return f"{query[: QUERY_TOKENS // 8]} {query[-QUERY_TOKENS // 4 :]}"
 
 
 def _stem(word: str) -> str:
