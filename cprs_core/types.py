@@ -31,6 +31,21 @@ Text = Annotated[
 ]
 
 
+def _for_json(value: Any) -> Any:
+    """``value`` with `replace_surrogates` of every text in it."""
+    if isinstance(value, str):
+        return replace_surrogates(value)
+    if isinstance(value, dict):
+        return {_for_json(key): _for_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_for_json(item) for item in value]
+    return value
+
+
+# A path among it may hold surrogates, as a text may.
+Metadata = Annotated[dict[str, Any], PlainSerializer(_for_json, return_type=dict[str, Any], when_used="json")]
+
+
 class Frozen(BaseModel):
     """Immutable, and strict about unknown fields."""
 
@@ -47,7 +62,7 @@ class Document(Frozen):
     text: Text
     id: Text | None = None
     title: Text | None = None
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
 
     def __init__(
         self, text: str, id: str | None = None, title: str | None = None, metadata: dict[str, Any] | None = None

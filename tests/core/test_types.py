@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 
 import pytest
 from pydantic import ValidationError
@@ -48,6 +49,19 @@ def test_compression_with_lone_surrogates_everywhere_still_serialises() -> None:
     assert result.query == broken
     assert loaded["text"] == "The lease \ufffd."
     assert loaded["spans"][0]["document_id"] == "lease \ufffd"
+
+
+def test_metadata_with_surrogates_is_kept_and_becomes_json() -> None:
+    metadata = {"path": "n\udcffame", "tags": ["\ud800"], "day": date(2024, 1, 2), "page": 3}
+    result = Compressor(KeywordScorer("lease")).compress(Document("The lease.", metadata=metadata), "Who signed?")
+    assert result.documents[0].metadata == metadata
+    assert json.loads(result.model_dump_json())["documents"][0]["metadata"] == {
+        "path": "n\ufffdame",
+        "tags": ["\ufffd"],
+        "day": "2024-01-02",
+        "page": 3,
+    }
+    assert result.model_dump()["documents"][0]["metadata"] == metadata
 
 
 def test_replacing_surrogates_keeps_every_position() -> None:
