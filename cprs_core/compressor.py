@@ -26,11 +26,11 @@ from cprs_core.inputs import (
     as_document,
     as_documents,
     as_iterable,
-    check_counter,
     check_options,
     granularity_of,
     most_hops,
     smallest_budget,
+    whole_tokens,
 )
 from cprs_core.instructions import Preset, resolve_instruction
 from cprs_core.reading import read_windows
@@ -159,7 +159,7 @@ class Compressor:
         limit = self._deadline(deadline)
         texts = as_documents(documents)
         check_options(max_tokens, ratio, threshold)
-        check_counter(count_tokens)
+        count_tokens = whole_tokens(count_tokens)
         if on_deadline not in ("return", "raise"):
             raise InputError(f"on_deadline is {on_deadline!r}; it must be 'return' or 'raise'")
         scored = self._score(texts, query, instruction, granularity, on_progress, limit, most_hops(hops))
@@ -479,7 +479,7 @@ class Compressor:
     ) -> Stream:
         """The parts of a stream, put together."""
         check_options(max_tokens, None, threshold)
-        check_counter(count_tokens)
+        count_tokens = whole_tokens(count_tokens)
         if not isinstance(memory_tokens, int) or memory_tokens < self.scorer.window_tokens:
             raise InputError(
                 f"memory_tokens is {memory_tokens!r}; it must be at least one window ({self.scorer.window_tokens:,})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Literal
@@ -63,12 +64,24 @@ def check_options(max_tokens: int | None, ratio: float | None, threshold: float 
         raise InputError(f"threshold is {threshold!r}; scores lie between 0 and 1")
 
 
-def check_counter(count_tokens: object) -> None:
-    """Raises InputError where ``count_tokens`` is no function."""
-    if count_tokens is not None and not callable(count_tokens):
-        raise InputError(
-            f"count_tokens is of type {type(count_tokens).__name__}; pass a function that counts a text's tokens"
-        )
+def whole_tokens(count_tokens: CountTokens | None) -> CountTokens | None:
+    """``count_tokens`` with estimates such as ``len(text) / 4`` rounded up, so that budgets hold.
+
+    Raises:
+        InputError: it is no function; when it is called, that it gave no number.
+    """
+    if count_tokens is None:
+        return None
+    if not callable(count_tokens):
+        raise InputError(f"count_tokens is of type {type(count_tokens).__name__}; pass a function that counts tokens")
+
+    def count(text: str) -> int:
+        tokens = count_tokens(text)
+        if not _is_number(tokens) or not math.isfinite(tokens):
+            raise InputError(f"count_tokens gave {tokens!r:.80} for a text; it must give the number of its tokens")
+        return math.ceil(tokens)
+
+    return count
 
 
 def _is_number(value: object) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cprs_core.context import Context, ScoredContext
+from cprs_core.errors import InputError
 
 B, I, O, E = range(4)  # noqa: E741 - columns of a label group, in the order of `cprs_core.scorer.LABELS`
 
@@ -39,12 +40,19 @@ class Candidates:
 
     ``starts``, ``ends`` (int64, (n,)) in characters of the context, sorted by start; ``scores`` (float32, (n,)) in
     0..1; ``tags`` (int64, (n,)) index into the tags of the call.
+
+    Raises:
+        InputError: they are not sorted.
     """
 
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
     scores: NDArray[np.float32]
     tags: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if (self.starts[1:] < self.starts[:-1]).any():
+            raise InputError("the candidates of a granularity are not sorted by start; sort all four arrays alike")
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -200,15 +208,25 @@ def decode_spans(
     Returns:
         int64 (s,) twice: first and last token of each span, ascending.
     """
-    if not len(windows):
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    begins = windows[:, 0]
-    lengths = windows[:, 1] - begins
+    # Windows of like length together: filled up to one length, thousands of short ones would take gigabytes.
+    size = np.frexp(windows[:, 1] - windows[:, 0])[1]
+    found = [_decode_alike(scores, windows[size == one], outside_weight) for one in np.unique(size).tolist()]
+    firsts = np.concatenate([np.empty(0, dtype=np.int64), *(first for first, _ in found)])
+    lasts = np.concatenate([np.empty(0, dtype=np.int64), *(last for _, last in found)])
+    return np.sort(firsts), np.sort(lasts)  # spans do not overlap, so both have the same order
+
+
+def _decode_alike(
+    scores: NDArray[np.float32], windows: NDArray[np.int64], outside_weight: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`decode_spans` of some of the windows, filled up to the longest."""
+    lengths = windows[:, 1] - windows[:, 0]
     steps = int(lengths.max())
     logs = np.zeros((len(windows), steps, 4), dtype=np.float32)  # padding is free: a window may end inside a span
     rows = np.repeat(np.arange(len(windows)), lengths)
-    columns = np.arange(len(scores)) - np.repeat(begins, lengths)
-    logs[rows, columns] = np.log(np.maximum(scores, 1e-9))
+    columns = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    tokens = columns + windows[rows, 0]
+    logs[rows, columns] = np.log(np.maximum(scores[tokens], 1e-9))
     logs[rows, columns, O] += np.log(np.float32(outside_weight))
     penalty = np.where(_LEGAL, 0.0, -1e9).astype(np.float32)
     best = logs[:, 0] + np.array([0.0, -1e9, 0.0, -1e9], dtype=np.float32)  # a span begins with B  # (w, 4)
@@ -226,7 +244,7 @@ def decode_spans(
     inside = (path == I) | (path == E)
     run_ends = np.flatnonzero(~np.append(inside[1:], False))  # tokens not followed by I or E
     lasts = run_ends[np.searchsorted(run_ends, firsts)]
-    return firsts, lasts
+    return tokens[firsts], tokens[lasts]
 
 
 def best_first(candidates: Candidates, prior: NDArray[np.float32] | None = None) -> NDArray[np.int64]:

@@ -5,6 +5,14 @@ from __future__ import annotations
 import pytest
 
 from cprs_core import Compressor, CPRSError, Document, InputError, KeywordScorer, PrefixTooLongError, Preset
+from cprs_core.context import ScoredContext
+from cprs_core.selection import Candidates, by_sentence
+
+
+def backwards(context: ScoredContext) -> Candidates:
+    """A granularity whose candidates are not in source order."""
+    sentences = by_sentence(context)
+    return Candidates(sentences.starts[::-1], sentences.ends[::-1], sentences.scores[::-1], sentences.tags[::-1])
 
 
 @pytest.mark.parametrize("documents", ["", [], [""], ["", " \n\t", "\x00"], [Document("")]])
@@ -48,11 +56,13 @@ def test_instruction_longer_than_a_window_is_an_error_with_numbers(lease: Compre
         ({"instruction": b"Keep it."}, "instruction is of type bytes; pass a str or a cprs_core.Preset"),
         ({"instruction": Preset("Keep it.", (), "sentence")}, "names no tag; give it one"),
         ({"count_tokens": 4}, "count_tokens is of type int; pass a function"),
+        ({"count_tokens": str.split}, r"count_tokens gave \['The', 'lease.'\] for a text; it must give the number"),
+        ({"granularity": backwards}, "not sorted by start"),
     ],
 )
 def test_option_out_of_range_is_an_error_that_says_what_fits(lease: Compressor, options, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InputError, match=message):
-        lease.compress("The lease.", "Who signed?", **options)
+        lease.compress(["The lease.", "It rained."], "Who signed?", **options)
 
 
 @pytest.mark.parametrize("documents", [None, 5, b"bytes", [b"bytes"], ["text", None], [["nested"]], {"a": "b"}])

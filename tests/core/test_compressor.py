@@ -114,6 +114,14 @@ def test_budget_of_a_counter_that_calls_short_texts_nothing_is_filled_and_held()
     assert 20 <= result.usage.output_tokens <= 100
 
 
+def test_an_estimate_of_tokens_is_rounded_up() -> None:
+    text = "Ada signed the lease. It rained. " * 20
+    result = Compressor(KeywordScorer("lease")).compress(
+        text, "q", max_tokens=20, count_tokens=lambda text: len(text) / 4
+    )  # type: ignore[arg-type, return-value]
+    assert 10 < len(result.text) / 4 <= result.usage.output_tokens <= 20
+
+
 def test_budget_is_filled_with_the_best_even_below_the_threshold() -> None:
     result = Compressor(KeywordScorer("lease")).compress(LEASE, "q", max_tokens=1_000)
     assert result.text == LEASE.strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import tracemalloc
 import unicodedata
 
 import numpy as np
@@ -209,6 +210,31 @@ class _RunScorer(KeywordScorer):
             window[:, E] = hit & np.append(False, hit[:-1]) & ~np.append(hit[1:], False)
             window[:, B] = hit & ~np.append(False, hit[:-1])
         return rows
+
+
+def test_many_short_windows_beside_a_long_one_are_decoded_in_little_memory() -> None:
+    ends = np.append(np.arange(1, 50_001) * 3, 150_500)
+    scores = np.full((150_500, 4), 0.25, dtype=np.float32)
+    tracemalloc.start()
+    decode_spans(scores, np.stack([np.append(0, ends[:-1]), ends], axis=1))
+    assert tracemalloc.get_traced_memory()[1] < 50 * 2**20
+    tracemalloc.stop()
+
+
+@given(st.integers(0, 2**32), st.lists(st.integers(1, 40), min_size=1, max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_windows_decoded_together_have_the_spans_of_each_alone(seed: int, lengths: list[int]) -> None:
+    ends = np.cumsum(lengths)
+    windows = np.stack([ends - lengths, ends], axis=1)
+    scores = np.random.default_rng(seed).dirichlet(np.ones(4), int(ends[-1])).astype(np.float32)
+    alone = [decode_spans(scores[a:b], np.array([[0, b - a]])) for a, b in windows.tolist()]
+    firsts, lasts = decode_spans(scores, windows)
+    assert firsts.tolist() == [
+        t + a for (first, _), (a, _) in zip(alone, windows.tolist(), strict=True) for t in first.tolist()
+    ]
+    assert lasts.tolist() == [
+        t + a for (_, last), (a, _) in zip(alone, windows.tolist(), strict=True) for t in last.tolist()
+    ]
 
 
 def test_every_tag_of_the_instruction_has_spans_of_its_own() -> None:
