@@ -36,6 +36,7 @@ _VARYING = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{7,}\b|\d+", re.IGNORECASE)
 
 # A stack trace stays whole; other runs of indented lines are cut into records of at most this many lines.
 _RECORD_LINES = 12
+_PART_LINES = 4  # of a trace that is longer than the whole budget
 _LONG_LINE = 2_000
 _TROUBLE = 0.5
 _MANY = 50_000  # records; above it, what varies in a line is masked in a faster and cruder way
@@ -66,7 +67,8 @@ def looks_line_based(text: str) -> bool:
 
 def shorten_log(text: str, task: Task) -> str | None:
     """The records that matter, verbatim and in order, times and stack traces whole."""
-    records = log_records(text)
+    room = task.max_tokens - task.count(task.note("kept 100 of 1,000 records")) - 16
+    records = [part for record in log_records(text) for part in _within(text, record, task, room)]
     if len(records) < 2:
         return None
     numbers = line_numbers(text, records)
@@ -109,6 +111,16 @@ def log_records(text: str) -> list[tuple[int, int]]:
             records += _cut_long(start, end)
             lines = 1
     return records
+
+
+def _within(text: str, record: tuple[int, int], task: Task, room: int) -> list[tuple[int, int]]:
+    """The record; one that could never fit in parts of a few lines, so that the error of an endless trace stays."""
+    start, end = record
+    if text.count("\n", start, end) < _RECORD_LINES or task.count(text[start:end]) <= room:
+        return [record]
+    lines = [match.span() for match in LINE.finditer(text, start, end)]
+    groups = [lines[at : at + _PART_LINES] for at in range(0, len(lines), _PART_LINES)]
+    return [(group[0][0], group[-1][1]) for group in groups] or [record]
 
 
 def line_numbers(text: str, ranges: Sequence[tuple[int, int]]) -> list[int]:

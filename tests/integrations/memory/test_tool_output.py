@@ -307,3 +307,15 @@ def test_a_remote_compressor_serves_as_well():
         "\n".join(lines), Goal("What about the lease?"), compressor=RemoteCompressor(), max_tokens=200
     )
     assert lines[120] in short
+
+
+def test_of_a_stack_trace_longer_than_the_budget_the_error_stays():
+    frames = "".join(f'  File "/app/step{n}.py", line {n}, in run\n    step({n})\n' for n in range(300))
+    trace = f"Traceback (most recent call last):\n{frames}ValueError: the lease was lost\n"
+    java = "java.lang.StackOverflowError: the lease was lost\n" + "".join(
+        f"\tat a.B.c(B.java:{n})\n" for n in range(900)
+    )
+    for inside in (trace, java):
+        short = shorten("INFO start\n" * 200 + inside + "INFO end\n" * 200, "Why did it fail?", 300)
+        assert "the lease was lost" in short
+        assert tokens(short) <= 300
