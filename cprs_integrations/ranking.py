@@ -43,9 +43,11 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 _MOST_WORDS = 1_000  # different ones of a query that are looked for in every piece
 _APPROXIMATE_ABOVE = 400_000  # characters
 
-# A small critic's tokenizer reads such a run of letters as one unknown word, and such a gap as nothing at all; the
-# tokenizer of a chat model does not. In texts up to so many characters that does not matter.
-_SWALLOWED = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]{101,}|(?<!\s)\s{101,}")
+# A small critic's tokenizer reads such a run of letters as one unknown word, and such a gap, or bytes that are no text,
+# as nothing at all; the tokenizer of a chat model does not. In texts up to so many characters that does not matter.
+_SWALLOWED = re.compile(
+    r"(?<![A-Za-z0-9])[A-Za-z0-9]{101,}|(?<!\s)\s{101,}|[\x00-\x08\x0e-\x1b\x7f\ud800-\udfff\ufffd]+"
+)
 _SWALLOWED_ABOVE = 400
 _STOP_WORDS = frozenset(
     (

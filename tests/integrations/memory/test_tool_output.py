@@ -254,7 +254,9 @@ def test_the_time_grows_with_the_length_of_a_result_and_not_with_its_square(text
     assert time.perf_counter() - began < 10  # the square takes minutes
 
 
-@pytest.mark.parametrize("text", ["0a1b2c3d" * 4_000, " " * 40_000, "\n" * 40_000, "x" * 5_000_000])
+@pytest.mark.parametrize(
+    "text", ["0a1b2c3d" * 4_000, " " * 40_000, "\n" * 40_000, "x" * 5_000_000, "\x00" * 40_000, "\ufffd\udcff" * 20_000]
+)
 def test_what_the_tokenizer_of_a_critic_swallows_is_not_free(text):
     assert len(shorten(text, max_tokens=100)) < 1_000
 
