@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from cprs_core import __version__
@@ -54,9 +53,9 @@ def _environment() -> Iterator[tuple[str, str]]:
 def _critic(scorer: Any, critic: str | None, seconds: float) -> Iterator[tuple[str, str]]:
     import torch
 
-    from cprs_core.critics import embedded_folder
+    from cprs_core.critics import critic_folder
 
-    folder = Path(critic) if critic is not None else embedded_folder()
+    folder = critic_folder(critic)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     yield "critic", getattr(scorer, "name", type(scorer).__name__)
     yield "folder", f"{folder} ({size / 1e6:.1f} MB)"

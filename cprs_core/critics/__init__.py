@@ -23,11 +23,7 @@ def load_scorer(path: str | os.PathLike[str] | None = None, *, device: str = "au
 
     Which kind of critic a folder holds is read from its ``config.json``. See `Compressor.from_pretrained`.
     """
-    folder = embedded_folder() if path is None else Path(path)
-    if not folder.exists() and path is not None:
-        from cprs_core.critics.hybrid_checkpoint import find_folder
-
-        folder = find_folder(os.fspath(path))
+    folder = critic_folder(path)
     if _is_hybrid(folder):
         from cprs_core.critics.hybrid_loading import load_hybrid_scorer
 
@@ -45,6 +41,16 @@ def load_scorer(path: str | os.PathLike[str] | None = None, *, device: str = "au
         dtype=dtype,
         digest=digest(folder),
     )
+
+
+def critic_folder(path: str | os.PathLike[str] | None = None) -> Path:
+    """The folder that `load_scorer` reads: the embedded critic's, the one given, or where one of the hub lies here."""
+    folder = embedded_folder() if path is None else Path(path)
+    if not folder.exists() and path is not None:
+        from cprs_core.critics.hybrid_checkpoint import find_folder
+
+        return find_folder(os.fspath(path))
+    return folder
 
 
 def _is_hybrid(folder: Path) -> bool:

@@ -294,6 +294,20 @@ def test_info_describes_the_embedded_critic(embedded: Compressor, capsys: pytest
     assert "float32" in out
 
 
+def test_info_says_where_a_critic_of_the_hub_lies_here(
+    embedded: Compressor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    folder = tmp_path / "models--me--mini" / "snapshots" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes(b" " * 2_000_000)
+    (tmp_path / "models--me--mini" / "refs").mkdir()
+    (tmp_path / "models--me--mini" / "refs" / "main").write_text("abc")
+    assert main(["info", "--critic", "me/mini"], load_compressor=lambda *_, **__: embedded) == 0
+    assert f"{folder} (2.0 MB)" in capsys.readouterr().out
+
+
 class Interrupted(KeywordScorer):
     """A scorer at which the user presses Ctrl-C."""
 
