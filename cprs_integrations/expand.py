@@ -27,7 +27,10 @@ def read_original(store: OriginalStore, key: str, search: str = "", page: int = 
     if text is None:
         return f"No original is held under the key {key!r}. It may be mistyped, or so old that it was forgotten."
     if search:
-        found = store.search(key, search, limit=_MATCHES)
+        try:
+            found = store.search(key, search, limit=_MATCHES)
+        except TimeoutError:
+            return f"Searching {key} for {search!r} takes too long; search for a word of it, or fetch a page."
         if not found:
             return f"No line of {key} holds {search!r}; it has {text.count(chr(10)) + 1:,} lines."
         lines = [f"{number}: {line}" for number, line in found]

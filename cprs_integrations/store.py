@@ -14,11 +14,14 @@ import os
 import re
 import sqlite3
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+
+import regex
 
 from cprs_core import InputError
 
@@ -33,6 +36,7 @@ _WAIT_SECONDS = 5.0  # for another process's write
 _TOUCH_SECONDS = 60  # how exact "used longest ago" is: reads do not write more often than this
 _READ_AT_ONCE = 2_000  # characters of a line that a search reads at once: expressions may take the square of it
 _EXCERPT = 400  # characters that a search answers of a longer line
+_SEARCH_SECONDS = 1.0  # of processor time; expressions come from models, and some would take years
 _ANYTHING_FIRST = re.compile(r"(?:\.\*\??)+")
 _FREE_SHARE = 0.9  # forgetting makes some room, so that not every write forgets
 
@@ -104,17 +108,23 @@ class OriginalStore:
 
         A pattern that is no valid expression is searched for as it stands. Case does not matter. Of a line of more than
         400 characters the answer holds what is around each match.
+
+        Raises:
+            TimeoutError: the expression takes longer than a second on this text.
         """
         text = self.get(key)
         if text is None:
             return []
         try:
             # What begins with "anything" is found without it, and in a fraction of the time.
-            wanted = re.compile(_ANYTHING_FIRST.sub("", pattern, count=1) if pattern[:2] == ".*" else pattern, re.I)
-        except re.error:
-            wanted = re.compile(re.escape(pattern), re.I)
+            wanted = regex.compile(
+                _ANYTHING_FIRST.sub("", pattern, count=1) if pattern[:2] == ".*" else pattern, regex.IGNORECASE
+            )
+        except regex.error:
+            wanted = regex.compile(regex.escape(pattern), regex.IGNORECASE)
+        until = time.monotonic() + _SEARCH_SECONDS
         lines = enumerate(text.splitlines(), start=1)
-        found = ((number, excerpt) for number, line in lines for excerpt in _excerpts(line, wanted))
+        found = ((number, excerpt) for number, line in lines for excerpt in _excerpts(line, wanted, until))
         return list(itertools.islice(found, limit))
 
     @property
@@ -243,11 +253,12 @@ class OriginalStore:
             logger.warning("store of originals (%s): %s; memory goes on without it", self.path or "in memory", message)
 
 
-def _excerpts(line: str, wanted: re.Pattern[str]) -> Iterator[str]:
+def _excerpts(line: str, wanted: regex.Pattern[str], until: float) -> Iterator[str]:
     """The line where it matches; of a long one what is around each match, so far as they lie apart."""
     at = 0
     while at <= len(line):
-        match = wanted.search(line, at, at + _READ_AT_ONCE)
+        left = max(until - time.monotonic(), 1e-3)
+        match = wanted.search(line, at, at + _READ_AT_ONCE, timeout=left)
         if match is None:
             at += _READ_AT_ONCE - _EXCERPT  # a match may lie across the border
             if at + _EXCERPT >= len(line):

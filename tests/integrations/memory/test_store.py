@@ -270,6 +270,13 @@ def test_a_search_for_anything_before_a_word_takes_no_square():
     assert time.perf_counter() - began < 5
 
 
+def test_an_expression_that_would_take_years_is_given_up_and_expand_says_so():
+    store = OriginalStore()
+    key = store.put("It rained.\n" + "a" * 1_000 + "b\nThe lease.")
+    assert "takes too long" in read_original(store, key, search="(a|aa)+$")
+    assert read_original(store, key, search="lease") == "3: The lease."
+
+
 def test_a_search_finds_the_end_of_a_long_line_and_matches_across_what_is_read_at_once():
     store = OriginalStore()
     for before in (0, 399, 1_590, 1_995, 3_000, 9_999):
