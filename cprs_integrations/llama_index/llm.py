@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from llama_index.core.base.llms.types import (
     CachePoint,
@@ -20,6 +20,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms import LLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.llms.loading import load_llm
 from llama_index.core.tools import BaseTool
 from pydantic import model_validator
 
@@ -78,6 +79,22 @@ class CPRSLLM(ChatOptions, FunctionCallingLLM):
     @classmethod
     def class_name(cls) -> str:
         return "CPRSLLM"
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
+        """The LLM that `to_dict` wrote down; ``kwargs`` replace what it says.
+
+        Raises:
+            InputError: LlamaIndex cannot rebuild the LLM inside, and no ``llm=`` is passed.
+        """
+        if "llm" not in kwargs:
+            try:
+                kwargs["llm"] = load_llm(dict(data.get("llm") or {}))  # it takes the dictionary apart
+            except ValueError as error:
+                raise InputError(
+                    f"LlamaIndex cannot rebuild the LLM inside ({error}); pass it: CPRSLLM.from_dict(data, llm=...)"
+                ) from error
+        return super().from_dict(dict(data), **kwargs)
 
     @property
     def metadata(self) -> LLMMetadata:

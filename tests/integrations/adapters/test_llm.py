@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -147,3 +148,18 @@ def test_an_llm_without_tools_says_so_and_unknown_options_are_rejected() -> None
         CPRSLLM(llm=EchoLLM()).chat_with_tools([FunctionTool.from_defaults(read_contract_of)], "hi")
     with pytest.raises(ValidationError, match="min_char\n"):
         CPRSLLM(llm=EchoLLM(), min_char=3)
+
+
+def test_it_comes_back_from_its_dictionary_with_its_settings() -> None:
+    data = CPRSLLM(llm=MockLLM(max_tokens=7), max_tokens=90).to_dict()
+    before = copy.deepcopy(data)
+    again = CPRSLLM.from_dict(data)
+    assert data == before
+    assert again.to_dict() == before
+
+
+def test_a_dictionary_of_an_unknown_llm_says_what_to_pass() -> None:
+    data = {**CPRSLLM(llm=MockLLM()).to_dict(), "llm": {"class_name": "Oracle"}}
+    with pytest.raises(InputError, match=r"Oracle.*pass it: CPRSLLM.from_dict\(data, llm="):
+        CPRSLLM.from_dict(data)
+    assert isinstance(CPRSLLM.from_dict(data, llm=MockLLM()).llm, MockLLM)
