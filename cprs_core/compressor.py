@@ -38,7 +38,7 @@ from cprs_core.scored import Reading, Scored
 from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer, Staged, identity
 from cprs_core.selection import Granularity, choose, explain, without_weakest
 from cprs_core.stopwatch import Stopwatch
-from cprs_core.stream import Selection, Stream, StreamReader, describe
+from cprs_core.streaming import Selection, Stream, StreamReader, describe
 from cprs_core.types import Compression, Document, DocumentUsage, ScoredSegment, Usage
 from cprs_core.windows import merge_windows, plan_windows
 from cprs_core.workers import in_worker

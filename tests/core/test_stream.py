@@ -28,7 +28,7 @@ from cprs_core.evaluation.words import plain_sentence
 from cprs_core.inputs import CountTokens, as_document
 from cprs_core.scorer import LABELS, OUTSIDE, OnProgress, Prefix, WordTokenizer
 from cprs_core.selection import GRANULARITIES
-from cprs_core.stream import PART_CHARACTERS, cut
+from cprs_core.streaming.parts import PART_CHARACTERS, cut
 from tests.core.texts import any_text
 
 
@@ -402,7 +402,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(
     folder.mkdir()
     results = lease.compress_stream(["The lease."], "q", checkpoint=folder / "run.ckpt")
     folder.rmdir()
-    with caplog.at_level(logging.WARNING, logger="cprs_core.stream"):
+    with caplog.at_level(logging.WARNING, logger="cprs_core.streaming.stream"):
         assert last(results).text == "The lease."
     assert "could not be written" in caplog.text
 
