@@ -7,6 +7,7 @@ recall that may be risked, by curves that were measured on held-out training dat
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from cprs_core.curves import CRITIC, LEXICAL, Curve
 from cprs_core.deadline import Deadline
 from cprs_core.errors import InputError
+from cprs_core.lexical import GrowingBM25, asked_ids
 from cprs_core.reading import Window, likelihoods, read_until, read_windows
-from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer, Tokenizer
+from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer, Staged, Tokenizer
 from cprs_core.windows import plan_windows
 
 # So few windows are all read: choosing among them saves nothing.
@@ -70,6 +72,37 @@ class LexicalRanker:
         found = likelihoods(prefix, windows) if prefix.query.strip() else np.zeros(len(windows), dtype=np.float32)
         return found if found.any() else np.ones(len(windows), dtype=np.float32)
 
+    def in_pieces(self) -> WordsSoFar:
+        """The same for one context whose windows come in several calls."""
+        return WordsSoFar(self.curve)
+
+
+class WordsSoFar:
+    """`LexicalRanker` over one context whose windows come in several calls: how rare a word is says all so far.
+
+    Attributes:
+        best: the best likelihood of all windows so far, in the unit of the last call.
+    """
+
+    fingerprint = LexicalRanker.fingerprint
+
+    def __init__(self, curve: Curve) -> None:
+        self.curve = curve
+        self.best = 0.0
+        self._words: GrowingBM25 | None = None
+
+    def rank(
+        self, prefix: Prefix, windows: Sequence[Window], tokenizer: Tokenizer, deadline: Deadline | None = None
+    ) -> NDArray[np.float32]:
+        """See `Ranker.rank`; all are equal until one has shared a word with the query."""
+        self._words = self._words or GrowingBM25(asked_ids(prefix))
+        found = likelihoods(prefix, windows, self._words)
+        if prefix.query.strip():
+            self.best = self._words.best
+        if self.best > 0.0:
+            return found
+        return np.ones(len(windows), dtype=np.float32)
+
 
 class CriticRanker:
     """A small critic: a window is as likely as its best run of `RUN_TOKENS` tokens. Its tokenizer may be another."""
@@ -88,6 +121,17 @@ class CriticRanker:
         self, prefix: Prefix, windows: Sequence[Window], tokenizer: Tokenizer, deadline: Deadline | None = None
     ) -> NDArray[np.float32]:
         """See `Ranker.rank`."""
+        likely = self.likelihoods(prefix, windows, tokenizer, deadline)
+        return likely if likely.any() else np.ones(len(windows), dtype=np.float32)
+
+    def in_pieces(self) -> CriticSoFar:
+        """The same for one context whose windows come in several calls."""
+        return CriticSoFar(self)
+
+    def likelihoods(
+        self, prefix: Prefix, windows: Sequence[Window], tokenizer: Tokenizer, deadline: Deadline | None = None
+    ) -> NDArray[np.float32]:
+        """float32, (w,), in 0..1, comparable between calls: as `rank`, 0 where there is nothing to go on."""
         own, pieces, owner = self._translate(prefix, windows, tokenizer)
         if deadline is None:
             reading = read_windows(self.scorer, own, pieces)
@@ -100,7 +144,7 @@ class CriticRanker:
         if not reading.complete:  # what was not looked at comes last, in the order of its words
             words = likelihoods(prefix, windows)
             likely += np.float32(1e-6) * words / max(float(words.max(initial=0.0)), 1e-9)
-        return likely if likely.any() else np.ones(len(windows), dtype=np.float32)
+        return likely
 
     def _translate(
         self, prefix: Prefix, windows: Sequence[Window], tokenizer: Tokenizer
@@ -131,6 +175,31 @@ class CriticRanker:
         return float((sums[run:] - sums[:-run]).max(initial=0.0) / run) if run else 0.0
 
 
+class CriticSoFar:
+    """`CriticRanker` over one context whose windows come in several calls.
+
+    Attributes:
+        best: the best likelihood of all windows so far.
+    """
+
+    def __init__(self, ranker: CriticRanker) -> None:
+        self.best = 0.0
+        self.curve = ranker.curve
+        self._ranker = ranker
+
+    @property
+    def fingerprint(self) -> str:
+        return self._ranker.fingerprint
+
+    def rank(
+        self, prefix: Prefix, windows: Sequence[Window], tokenizer: Tokenizer, deadline: Deadline | None = None
+    ) -> NDArray[np.float32]:
+        """See `Ranker.rank`; all are equal until there was something to go on."""
+        likely = self._ranker.likelihoods(prefix, windows, tokenizer, deadline)
+        self.best = max(self.best, float(likely.max(initial=0.0)))
+        return likely if self.best > 0.0 else np.ones(len(windows), dtype=np.float32)
+
+
 class CascadeScorer:
     """A `Scorer` in which ``strong`` reads only what ``cheap`` finds likely enough.
 
@@ -154,6 +223,7 @@ class CascadeScorer:
         self.strong = strong
         self.ranker: Ranker = CriticRanker(cheap) if isinstance(cheap, Scorer) else cheap
         self.recall_risk = float(recall_risk)
+        self._so_far: tuple[int, int] | None = None  # windows and how many were chosen, where they come in pieces
         self.batch_tokens = getattr(strong, "batch_tokens", None) or 4_096
 
     @property
@@ -180,13 +250,34 @@ class CascadeScorer:
 
     def plan(self, prefix: Prefix, windows: Sequence[Window], deadline: Deadline | None = None) -> NDArray[np.int64]:
         """int64, (k,): indices of the windows that ``strong`` is to read, the likeliest first."""
-        if len(windows) <= ALWAYS_READ and deadline is None:
+        windows_before, chosen_before = self._so_far or (0, 0)
+        count = windows_before + len(windows)
+        least = max(ALWAYS_READ - chosen_before, 0)
+        if count <= ALWAYS_READ and deadline is None and self._so_far is None:
             return np.arange(len(windows), dtype=np.int64)
         half = deadline.half() if deadline is not None else None
         likely = self.ranker.rank(prefix, windows, self.tokenizer, half)
         order = np.argsort(-likely, kind="stable").astype(np.int64)
-        cut = cut_for(self.ranker.curve, len(windows), self.recall_risk) * likely.max(initial=0.0)
-        return order[: max(ALWAYS_READ, int((likely >= cut).sum()))]
+        best = max(float(likely.max(initial=0.0)), getattr(self.ranker, "best", 0.0))
+        cut = cut_for(self.ranker.curve, count, self.recall_risk) * best
+        chosen = order[: max(least, int((likely >= cut).sum()))]
+        if self._so_far is not None:
+            self._so_far = count, chosen_before + len(chosen)
+        return chosen
+
+    def in_pieces(self) -> CascadeScorer:
+        """The same for one context and prefix whose windows come in several calls, as a stream's do.
+
+        Windows are compared with all that came before them, so what is far less likely than something earlier is not
+        read; a ranker without a method of this name compares those of each call alone. The twin remembers: it serves
+        one context.
+        """
+        twin = copy.copy(self)
+        begin = getattr(self.ranker, "in_pieces", None)
+        twin.ranker = begin() if begin is not None else self.ranker
+        twin.strong = self.strong.in_pieces() if isinstance(self.strong, Staged) else self.strong
+        twin._so_far = (0, 0)
+        return twin
 
     def score(
         self, prefix: Prefix, windows: Sequence[Window], on_progress: OnProgress | None = None

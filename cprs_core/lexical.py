@@ -40,21 +40,57 @@ def bm25(
     Returns:
         float32, (r,): 0 where a range holds none of the query's tokens.
     """
-    if not len(ranges) or not len(asked):
-        return np.zeros(len(ranges), dtype=np.float32)
-    hits = np.flatnonzero(np.isin(ids, asked))
-    found, following = ids[hits], np.append(ids[1:], -1)[hits]
-    terms = [hits[found == term] for term in np.unique(asked)]
-    pairs = np.unique(np.stack([asked[:-1], asked[1:]], axis=1), axis=0).tolist()
-    terms += [hits[(found == first) & (following == second)] for first, second in pairs]
-    weights = np.ones(len(terms))
-    weights[len(terms) - len(pairs) :] = pair_weight
-    counts = np.stack(  # (terms and pairs, r)
-        [np.searchsorted(places, ranges[:, 1]) - np.searchsorted(places, ranges[:, 0]) for places in terms]
-    )
-    lengths = (ranges[:, 1] - ranges[:, 0]).astype(np.float64)
-    norm = K1 * (1.0 - B + B * lengths / max(lengths.mean(), 1.0))
-    holding = (counts > 0).sum(axis=1)
-    rarity = np.log1p((len(ranges) - holding + 0.5) / (holding + 0.5)) * weights
-    scores: NDArray[np.float32] = (rarity @ (counts / (counts + norm))).astype(np.float32)
-    return scores
+    return GrowingBM25(asked, pair_weight=pair_weight).add(ids, ranges)
+
+
+class GrowingBM25:
+    """`bm25` of one query over ranges that come in batches; how rare a token is says what has come so far.
+
+    Attributes:
+        best: the best of all scores so far, as it would be now.
+    """
+
+    _REMEMBERED = 16  # ranges of earlier batches that may be the best: the order changes with what comes
+
+    def __init__(self, asked: NDArray[np.int32], *, pair_weight: float = PAIR_WEIGHT) -> None:
+        self.best = 0.0
+        self._terms = np.unique(asked)
+        neighbours = np.stack([asked[:-1], asked[1:]], axis=1)
+        self._pairs = np.unique(neighbours, axis=0).tolist() if len(asked) else []
+        count = len(self._terms) + len(self._pairs)
+        self._weights = np.ones(count)
+        self._weights[len(self._terms) :] = pair_weight
+        self._ranges = self._tokens = 0
+        self._holding = np.zeros(count, dtype=np.int64)  # ranges that hold each term or pair
+        self._best_counts, self._best_lengths = np.zeros((count, 0), dtype=np.int64), np.zeros(0)
+
+    def add(self, ids: NDArray[np.int32], ranges: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32, (r,): scores of more ranges (int64, (r, 2)) of ``ids``."""
+        if not len(ranges) or not len(self._terms):
+            return np.zeros(len(ranges), dtype=np.float32)
+        counts = self._count(ids, ranges)
+        lengths = (ranges[:, 1] - ranges[:, 0]).astype(np.float64)
+        self._ranges += len(ranges)
+        self._tokens += int(lengths.sum())
+        self._holding += (counts > 0).sum(axis=1)
+        scores = self._score(counts, lengths)
+        top = np.argsort(-scores, kind="stable")[: self._REMEMBERED]
+        counts = np.concatenate([self._best_counts, counts[:, top]], axis=1)
+        lengths = np.concatenate([self._best_lengths, lengths[top]])
+        known = self._score(counts, lengths)
+        top = np.argsort(-known, kind="stable")[: self._REMEMBERED]
+        self._best_counts, self._best_lengths, self.best = counts[:, top], lengths[top], float(known.max())
+        return scores
+
+    def _count(self, ids: NDArray[np.int32], ranges: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64, (terms and pairs, r): how often each range holds each."""
+        hits = np.flatnonzero(np.isin(ids, self._terms))
+        found, following = ids[hits], np.append(ids[1:], -1)[hits]
+        places = [hits[found == term] for term in self._terms]
+        places += [hits[(found == first) & (following == second)] for first, second in self._pairs]
+        return np.stack([np.searchsorted(at, ranges[:, 1]) - np.searchsorted(at, ranges[:, 0]) for at in places])
+
+    def _score(self, counts: NDArray[np.int64], lengths: NDArray[np.float64]) -> NDArray[np.float32]:
+        norm = K1 * (1.0 - B + B * lengths / max(self._tokens / self._ranges, 1.0))
+        rarity = np.log1p((self._ranges - self._holding + 0.5) / (self._holding + 0.5)) * self._weights
+        return (rarity @ (counts / (counts + norm))).astype(np.float32)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cprs_core.deadline import Deadline
-from cprs_core.lexical import asked_ids, bm25
+from cprs_core.lexical import GrowingBM25, asked_ids
 from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer, Staged
 
 Window = NDArray[np.int32]
@@ -96,11 +96,15 @@ def read_until(
     return Reading(all_rows, read, at, complete=at >= len(order))
 
 
-def likelihoods(prefix: Prefix, windows: Sequence[Window]) -> NDArray[np.float32]:
-    """float32, (w,): how much each window shares with the query (`cprs_core.lexical.bm25`)."""
+def likelihoods(prefix: Prefix, windows: Sequence[Window], before: GrowingBM25 | None = None) -> NDArray[np.float32]:
+    """float32, (w,): how much each window shares with the query (`cprs_core.lexical.bm25`).
+
+    ``before`` knows the windows that came before these, and learns these.
+    """
     ends = np.cumsum([len(window) for window in windows], dtype=np.int64)
     ranges = np.stack([np.append(0, ends)[: len(ends)], ends], axis=1)
-    return bm25(asked_ids(prefix), np.concatenate([np.empty(0, dtype=np.int32), *windows]), ranges)
+    words = before or GrowingBM25(asked_ids(prefix))
+    return words.add(np.concatenate([np.empty(0, dtype=np.int32), *windows]), ranges)
 
 
 def _read(

@@ -112,7 +112,7 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
-class Staged(Protocol):
+class Staged(Scorer, Protocol):
     """A `Scorer` that reads only some of the windows: a plan says which, ``strong`` is who reads them."""
 
     @property
@@ -125,6 +125,9 @@ class Staged(Protocol):
 
         With a deadline a cheap stage that is slow itself stops in time, and the plan is made of what is known by then.
         """
+
+    def in_pieces(self) -> Staged:
+        """The same for one context and prefix whose windows come in several calls of `plan`, in order."""
 
 
 def identity(scorer: Scorer) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cprs_core.context import ScoredContext, read_context
 from cprs_core.reading import read_windows
-from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer
+from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer, Staged
 from cprs_core.selection import Granularity, explain, without_weakest
 from cprs_core.streaming.parts import Part, blanks_before, digest
 from cprs_core.streaming.pool import Kept, Selection
@@ -48,7 +48,7 @@ class StreamReader:
         self.input_tokens = 0  # in the caller's, where there is one
         self.windows = 0
         self.windows_read = 0
-        self._scorer = scorer
+        self._scorer = scorer.in_pieces() if isinstance(scorer, Staged) else scorer
         self._prefix = prefix
         self._capacity = scorer.window_tokens - len(prefix)
         self._make_candidates = make_candidates

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cprs_core import CascadeScorer, Compressor, InputError, KeywordScorer, LexicalRanker
+from cprs_core import CascadeScorer, Compressor, InputError, KeywordScorer, LexicalRanker, Prefix, Scorer
 from cprs_core.cascade import ALWAYS_READ, cut_for
+from cprs_core.scorer import WordTokenizer
 from tests.core.slow import Clock, SlowScorer
 from tests.core.test_reading import NEEDLE, haystack
 
@@ -131,3 +132,53 @@ def test_from_pretrained_takes_the_risk(embedded: Compressor) -> None:
     result = compressor.compress(haystack(100, 350), QUERY, max_tokens=20)
     assert NEEDLE.strip() in result.text
     assert result.usage.windows_read < result.usage.windows
+
+
+class TestInPieces:
+    """One context whose windows come in several calls, as a stream's do."""
+
+    strong = KeywordScorer("lease")
+
+    def windows(self, *texts: str) -> list[np.ndarray]:
+        return [self.strong.tokenizer.encode(text).ids for text in texts]
+
+    def prefix(self, query: str) -> Prefix:
+        return WordTokenizer().encode_prefix("Extract it.", query, ("fact",))
+
+    def test_all_in_one_piece_is_planned_as_ever(self) -> None:
+        windows = self.windows(*(f"page {n} says little" for n in range(40)), "Ada signed the lease")
+        cascade = CascadeScorer(LexicalRanker(), KeywordScorer("lease"), recall_risk=0.01)
+        prefix = self.prefix("Who signed the lease?")
+        assert cascade.in_pieces().plan(prefix, windows).tolist() == cascade.plan(prefix, windows).tolist()
+
+    @pytest.mark.parametrize("cheap", [LexicalRanker(), KeywordScorer("lease", "signed")])
+    def test_what_is_far_less_likely_than_something_before_is_not_read(self, cheap: LexicalRanker | Scorer) -> None:
+        prefix = self.prefix("Who signed the lease that says so?")
+        found = self.windows(*(f"page {n} is blank" for n in range(40)), "Ada signed the lease")
+        later = self.windows(*(f"page {n} says little of anything that anybody wants to know" for n in range(40)))
+        cascade = CascadeScorer(cheap, self.strong, recall_risk=0.02)
+        assert len(cascade.plan(prefix, later)) >= ALWAYS_READ
+        pieces = cascade.in_pieces()
+        assert 40 in pieces.plan(prefix, found)
+        assert len(pieces.plan(prefix, later)) == 0
+
+    def test_a_twin_serves_one_context_and_leaves_the_cascade_as_it_was(self) -> None:
+        prefix = self.prefix("Who signed the lease?")
+        windows = self.windows(*(f"page {n} says little" for n in range(40)), "Ada signed the lease")
+        cascade = CascadeScorer(LexicalRanker(), KeywordScorer("lease"), recall_risk=0.01)
+        before = cascade.plan(prefix, windows).tolist()
+        twin = cascade.in_pieces()
+        for _ in range(3):
+            twin.plan(prefix, windows)
+        assert cascade.plan(prefix, windows).tolist() == before
+
+    def test_cascades_inside_of_cascades_come_in_pieces_too(self) -> None:
+        inner = CascadeScorer(LexicalRanker(), KeywordScorer("lease"))
+        outer = CascadeScorer(LexicalRanker(), inner).in_pieces()
+        assert isinstance(outer.strong, CascadeScorer)
+        assert outer.strong is not inner
+
+    def test_without_a_query_every_piece_is_read(self) -> None:
+        windows = self.windows(*(f"page {n}" for n in range(20)))
+        pieces = CascadeScorer(LexicalRanker(), KeywordScorer("page"), recall_risk=0.01).in_pieces()
+        assert [len(pieces.plan(self.prefix(""), windows)) for _ in range(2)] == [20, 20]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cprs_core import Compressor
-from cprs_core.lexical import bm25
+from cprs_core.lexical import GrowingBM25, bm25
 
 EMPTY = np.empty(0, dtype=np.int32)
 
@@ -34,6 +34,21 @@ def test_neighbours_of_the_query_that_stay_neighbours_count_more() -> None:
     ids = np.array([1, 2, 9, 9, 1, 9, 2, 9], dtype=np.int32)
     together, apart = bm25(np.array([1, 2], dtype=np.int32), ids, ranges_of([4, 4]))
     assert together > apart > 0.0
+
+
+def test_in_batches_the_best_so_far_is_the_best_of_all() -> None:
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(5, 60, size=60).tolist()
+    ids = rng.zipf(1.3, size=sum(lengths)).clip(max=200).astype(np.int32)
+    asked = np.array([3, 17, 42, 150], dtype=np.int32)
+    ranges, words = ranges_of(lengths), GrowingBM25(asked)
+    for first in range(0, 60, 20):
+        batch = ranges[first : first + 20]
+        base, end = int(batch[0, 0]), int(batch[-1, 1])
+        last = words.add(ids[base:end], batch - base)
+    whole = bm25(asked, ids, ranges)
+    assert last == pytest.approx(whole[40:], rel=1e-5)  # by then all statistics are known
+    assert words.best == pytest.approx(whole.max(), rel=1e-5)
 
 
 def test_nothing_shared_scores_nothing() -> None:
