@@ -33,6 +33,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from benchmarks.memory_cases import (
     Dialogue,
@@ -71,7 +72,7 @@ def print_dialogues(name: str, dialogues: Sequence[Dialogue], compressor: Compre
         )[0]
     count = compressor.count_tokens
     hits: dict[str, list[list[bool]]] = defaultdict(list)
-    for dialogue in dialogues:
+    for dialogue in tqdm(dialogues, name, disable=None):
         costs = [count(turn) + 1 for turn in dialogue.turns]
         budgets = [int(share * sum(costs)) for share in SHARES]
         for system_name, scores in systems.items():
@@ -94,7 +95,7 @@ def print_tools(name: str, outputs: Sequence[Output], compressor: Compressor, fa
     """Recall of the lines that matter at a tenth of the tokens."""
     recall: dict[str, list[float]] = defaultdict(list)
     gone: dict[str, list[float]] = defaultdict(list)
-    for output in outputs:
+    for output in tqdm(outputs, name, disable=None):
         tokens = compressor.count_tokens(output.text)
         budget = max(tokens // 10, MIN_TOOL_TOKENS)
         short = shorten_output(output.text, Goal(output.request), compressor=compressor, max_tokens=budget)
@@ -121,7 +122,7 @@ def print_histories(number: int, seed: int, workers: int) -> Rows:
     first = seed * 1_000_000
     parts = [range(at, min(at + 100, first + number)) for at in range(first, first + number, 100)]
     with ProcessPoolExecutor(min(workers, len(parts)), mp_context=get_context("spawn")) as pool:
-        for over_budget, found in pool.map(_history_faults, parts):
+        for over_budget, found in tqdm(pool.map(_history_faults, parts), "histories", len(parts), disable=None):
             over += over_budget
             for name, line in found:
                 faults[name] += 1

@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None, *, load_compressor: LoadCompressor |
 
     Args:
         argv: arguments without the program's name; those of the process by default.
-        load_compressor: makes the compressor from ``(critic, device=, dtype=)``; `Compressor.from_pretrained` by
-            default.
+        load_compressor: makes the compressor from ``(critic, device=, dtype=, recall_risk=)``;
+            `Compressor.from_pretrained` by default.
 
     Returns:
         0 when it worked, 2 when something in the call has to be put right, 3 when nothing was kept, 130 after Ctrl-C.
@@ -90,10 +90,10 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _from_pretrained(critic: str | None, *, device: str, dtype: str):  # type: ignore[no-untyped-def]
+def _from_pretrained(critic: str | None, *, device: str, dtype: str, recall_risk: float | None = None):  # type: ignore[no-untyped-def]
     from cprs_core.compressor import Compressor
 
-    return Compressor.from_pretrained(critic, device=device, dtype=dtype)
+    return Compressor.from_pretrained(critic, device=device, dtype=dtype, recall_risk=recall_risk)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cprs_core.types import Compression, Document, Span
 
 NOTHING_KEPT = 3
+_NEAREST_CHARACTERS = 160
 GRANULARITIES = ("sentence", "keyword", "line", "paragraph", "document", "auto")
 
 _EPILOG = """\
@@ -31,7 +32,9 @@ they are. Without a budget or threshold the critic decides how much is kept.
 class LoadCompressor(Protocol):
     """Makes the compressor of a command; ``critic`` is None for the embedded one."""
 
-    def __call__(self, critic: str | None, *, device: str, dtype: str) -> Compressor: ...
+    def __call__(
+        self, critic: str | None, *, device: str, dtype: str, recall_risk: float | None = None
+    ) -> Compressor: ...
 
 
 def add_compress_parser(commands: Any) -> None:
@@ -52,6 +55,10 @@ def add_compress_parser(commands: Any) -> None:
     how_much.add_argument("-n", "--max-tokens", type=int, metavar="N", help="at most N tokens")
     how_much.add_argument("-r", "--ratio", type=float, metavar="R", help="at most this share of the input, 0 to 1")
     how_much.add_argument("-t", "--threshold", type=float, metavar="T", help="only what scores at least T, 0 to 1")
+    effort = parser.add_argument_group("how much is read")
+    effort.add_argument("--recall-risk", type=float, metavar="R", help="read only what may matter; 0.005 risks 0.5 %%")
+    effort.add_argument("--deadline", type=float, metavar="S", help="answer after S seconds with what was found")
+    effort.add_argument("--hops", type=_hops, default=1, metavar="N", help="follow what was found, N passes or 'auto'")
     parser.add_argument("--stream", action="store_true", help="read one file after the other, in bounded memory")
     parser.add_argument("--checkpoint", metavar="FILE", help="with --stream: go on from here after a stop")
     output = parser.add_argument_group("output")
@@ -95,12 +102,14 @@ def run_compress(args: argparse.Namespace) -> int:
         raise InputError("--stream does not know the total that --ratio is a share of; use --max-tokens")
     if args.stream and args.form == "spans":
         raise InputError("--stream does not keep the files that --spans counts lines in; use --json")
+    if args.stream and (args.deadline is not None or args.hops != 1):
+        raise InputError("--stream reads everything once; --deadline and --hops do not go with it")
     if args.checkpoint and not args.stream:
         raise InputError("--checkpoint goes with --stream")
     check_files(args.files, args.output)
     documents = [] if args.stream else read_documents(args.files)
     began = time.perf_counter()
-    compressor = args.load_compressor(args.critic, device=args.device, dtype=args.dtype)
+    compressor = args.load_compressor(args.critic, device=args.device, dtype=args.dtype, recall_risk=args.recall_risk)
     load_seconds = time.perf_counter() - began
     with progress() as on_progress:
         if args.stream:
@@ -109,19 +118,42 @@ def run_compress(args: argparse.Namespace) -> int:
             result = compressor.compress(
                 documents,
                 args.query,
-                instruction=args.instruction,
-                granularity=args.granularity,
-                max_tokens=args.max_tokens,
                 ratio=args.ratio,
-                threshold=args.threshold,
+                deadline=args.deadline,
+                hops=args.hops,
                 on_progress=on_progress,
+                **_selection(args),
             )
     write(render(result, documents, args.form), args.output)
     if result.notice:
         sys.stderr.write(f"cprs: {result.notice}\n")
+    if result.best:
+        sys.stderr.write(_nearest(result.best))
     if args.stats:
         sys.stderr.write(f"{describe_usage(result)}; the critic loaded in {load_seconds:.1f} s\n")
     return 0 if result.spans else NOTHING_KEPT
+
+
+def _hops(value: str) -> int | str:
+    if value == "auto":
+        return value
+    try:
+        return int(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value!r} is neither a number of passes nor 'auto'") from None
+
+
+def _selection(args: argparse.Namespace) -> dict[str, Any]:
+    """What to keep and how much, as `Compressor.compress` and `compress_stream` both take it."""
+    return {name: getattr(args, name) for name in ("instruction", "granularity", "max_tokens", "threshold")}
+
+
+def _nearest(best: Span) -> str:
+    """Where nothing was kept: what came nearest, on one line, and how to get it."""
+    text = " ".join(best.text.split())
+    shown = text if len(text) <= _NEAREST_CHARACTERS else f"{text[:_NEAREST_CHARACTERS]}…"
+    line = f"cprs: what comes nearest, score {best.score:.3f}: {shown}\ncprs: to keep the best, pass --max-tokens\n"
+    return line.encode("utf-8", "replace").decode("utf-8")
 
 
 def _compress_stream(
@@ -132,12 +164,9 @@ def _compress_stream(
         *_, result = compressor.compress_stream(
             iterate_documents(args.files),
             args.query,
-            instruction=args.instruction,
-            granularity=args.granularity,
-            max_tokens=args.max_tokens,
-            threshold=args.threshold,
             checkpoint=args.checkpoint,
             on_progress=on_progress,
+            **_selection(args),
         )
     except StreamError as error:
         if isinstance(error.__cause__, OSError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -36,7 +37,7 @@ from cprs_core.instructions import Preset, resolve_instruction
 from cprs_core.reading import read_windows
 from cprs_core.scored import Reading, Scored
 from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer, Staged, identity
-from cprs_core.selection import Granularity, choose, explain, without_weakest
+from cprs_core.selection import Granularity, choose, drop_until_fits, explain
 from cprs_core.stopwatch import Stopwatch
 from cprs_core.streaming import Selection, Stream, StreamReader, describe
 from cprs_core.types import Compression, Document, DocumentUsage, ScoredSegment, Usage
@@ -180,15 +181,10 @@ class Compressor:
             cost = scored.cost if count_tokens is None else scored.cost_in(count_tokens)
             prior = scored.prior()
             kept = choose(scored.candidates, threshold=threshold, max_tokens=budget, cost=cost, prior=prior)
-            spans = scored.spans(kept)
-            text, shortened = assemble(texts, spans)
-            output_tokens = count(text) if spans else 0
-            while budget is not None and output_tokens > budget:
-                # Joining costs tokens too, and a tokenizer may count a whole differently from its parts.
-                spans = without_weakest(spans, output_tokens - budget, count)
-                text, shortened = assemble(texts, spans)
-                output_tokens = count(text) if spans else 0
-            spans = scored.linked(spans)
+            fitting, (text, shortened), output_tokens = drop_until_fits(
+                scored.spans(kept), budget, count, partial(assemble, texts)
+            )
+            spans = scored.linked(fitting)
             best = float(scored.candidates.scores.max(initial=0.0))
             notice = scored.late() or explain(
                 tokens=len(scored.context.ids),

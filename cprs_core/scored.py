@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -72,10 +72,10 @@ class Scored:
     def hops(self) -> int:
         return self.chain.hops if self.chain is not None else 1
 
-    def linked(self, spans: list[Span]) -> list[Span]:
+    def linked(self, spans: Sequence[Span]) -> list[Span]:
         """Spans with the hop they were found in and the span they follow."""
         if self.chain is None:
-            return spans
+            return list(spans)
         base = self.context.document_bounds.tolist()
         ranges = [(base[span.document_index] + span.start, base[span.document_index] + span.end) for span in spans]
         placed = place_links(self.chain.links, ranges)

@@ -350,6 +350,32 @@ class _Weighed(Protocol):
 
 
 Kept = TypeVar("Kept", bound=_Weighed)
+T = TypeVar("T", bound=tuple)  # what spans are put together to; its first item is the text
+
+
+def drop_until_fits(
+    kept: Sequence[Kept], max_tokens: int | None, count: Callable[[str], int], assemble: Callable[[Sequence[Kept]], T]
+) -> tuple[Sequence[Kept], T, int]:
+    """What of ``kept`` holds the budget when it stands together.
+
+    Joining costs tokens too, and a tokenizer may count a whole differently from its parts, so what was chosen by the
+    tokens of its parts may be over the budget.
+
+    Args:
+        kept: spans in source order; the weakest go first.
+        max_tokens: None for no budget.
+        count: tokens of a text.
+        assemble: puts spans together, the joined text first.
+
+    Returns:
+        the spans that are left, what ``assemble`` makes of them, and the tokens of its text.
+    """
+    while True:
+        assembled = assemble(kept)
+        tokens = count(assembled[0]) if kept else 0
+        if max_tokens is None or tokens <= max_tokens:
+            return kept, assembled, tokens
+        kept = without_weakest(kept, tokens - max_tokens, count)
 
 
 def without_weakest(spans: Sequence[Kept], tokens: int, count: Callable[[str], int]) -> list[Kept]:

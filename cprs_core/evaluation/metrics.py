@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cprs_core.evaluation.corpus import Corpus
+from cprs_core.selection import MAX_MISFITS
 
 RESAMPLES = 1_000
 # Share of a fact's characters that must be kept. Below 1, because sentence splitters differ by a closing bracket.
 FACT_SHARE = 0.9
-_MAX_MISFITS = 200  # as in `cprs_core.selection.choose`
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,15 @@ def fill_budget(scores: NDArray[np.float32], costs: NDArray[np.int64], budget: i
     left = budget - (int(spent[fits - 1]) if fits else 0)
     misfits = 0
     for index in order[fits:].tolist():
-        if left <= 0 or misfits > _MAX_MISFITS:
+        if left <= 0 or misfits > MAX_MISFITS:
             break
         if costs[index] <= left:
             kept[index] = True
             left -= int(costs[index])
         else:
             misfits += 1
+    if not kept.any():  # the best were all too long; one that fits is better than nothing
+        kept[order[costs[order] <= budget][:1]] = True
     return kept
 
 

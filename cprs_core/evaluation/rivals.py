@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from cprs_core.errors import CheckpointError
 from cprs_core.evaluation.corpus import Corpus, Request
+from cprs_core.evaluation.progress import watched
 from cprs_core.evaluation.systems import by_corpus
 
 PIECE_TOKENS = 75
@@ -55,7 +56,7 @@ class EmbeddingsFilterSystem:
         """See `System.rank`."""
         pieces = {id(corpus): corpus.chunks(PIECE_TOKENS) for corpus, _ in by_corpus(requests)}
         ranked = []
-        for request in requests:
+        for request in watched(requests, self.name):
             corpus, piece_of = pieces[id(request.corpus)]
             texts = corpus.segment_texts
             documents = [self._document(page_content=text, metadata={"at": at}) for at, text in enumerate(texts)]
@@ -99,7 +100,7 @@ class SentenceOptimizerSystem:
 
     def rank(self, requests: Sequence[Request]) -> list[NDArray[np.float32]]:
         """See `System.rank`; a sentence scores by its place among its own document's sentences."""
-        return [self._rank_one(request.corpus, request.query) for request in requests]
+        return [self._rank_one(request.corpus, request.query) for request in watched(requests, self.name)]
 
     def _rank_one(self, corpus: Corpus, query: str) -> NDArray[np.float32]:
         scores = np.zeros(len(corpus.segments), dtype=np.float32)
@@ -202,7 +203,8 @@ class OpenProvenceSystem:
 
     def rank(self, requests: Sequence[Request]) -> list[NDArray[np.float32]]:
         """See `System.rank`."""
-        return [np.concatenate([np.zeros(0, np.float32), *self._scores(request)]) for request in requests]
+        empty = np.zeros(0, np.float32)
+        return [np.concatenate([empty, *self._scores(request)]) for request in watched(requests, self.name)]
 
     def _scores(self, request: Request) -> list[NDArray[np.float32]]:
         corpus = request.corpus

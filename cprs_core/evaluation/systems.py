@@ -13,6 +13,7 @@ from cprs_core.compressor import DEFAULT_THRESHOLD, MIN_CONTEXT_TOKENS, Compress
 from cprs_core.context import ScoredContext
 from cprs_core.errors import PrefixTooLongError
 from cprs_core.evaluation.corpus import Corpus, Request
+from cprs_core.evaluation.progress import watched
 from cprs_core.scorer import OUTSIDE, Scorer
 from cprs_core.selection import Candidates, by_keyword
 from cprs_core.windows import merge_windows, plan_windows
@@ -56,7 +57,7 @@ class CriticSystem:
     def _scored(self, requests: Sequence[Request]) -> Iterable[tuple[ScoredContext, Request]]:
         tokenizer = self.scorer.tokenizer
         plans: dict[tuple[int, int], NDArray[np.int64]] = {}
-        for request in requests:
+        for request in watched(requests, self.name):
             context = request.corpus.read_by(tokenizer)
             prefix = tokenizer.encode_prefix(request.preset.text, request.query, request.preset.tags)
             capacity = self.scorer.window_tokens - len(prefix)
@@ -90,7 +91,7 @@ class HopSystem(CriticSystem):
 
     def rank(self, requests: Sequence[Request]) -> list[NDArray[np.float32]]:
         """See `System.rank`."""
-        return [self._rank_one(request) for request in requests]
+        return [self._rank_one(request) for request in watched(requests, self.name)]
 
     def _rank_one(self, request: Request) -> NDArray[np.float32]:
         corpus = request.corpus

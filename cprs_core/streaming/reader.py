@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cprs_core.context import ScoredContext, read_context
 from cprs_core.reading import read_windows
 from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer, Staged
-from cprs_core.selection import Granularity, explain, without_weakest
+from cprs_core.selection import Granularity, drop_until_fits, explain
 from cprs_core.streaming.parts import Part, blanks_before, digest
 from cprs_core.streaming.pool import Kept, Selection
 from cprs_core.types import Compression, Document, Usage
@@ -264,14 +264,9 @@ def describe(
 ) -> Compression:
     """The reader's selection as a result."""
     selection = reader.selection
-    kept = selection.choose()
-    text, documents = selection.assemble(kept)
-    tokens = count_tokens(text) if kept else 0
-    while selection.max_tokens is not None and tokens > selection.max_tokens:
-        # Joining costs tokens too, and a tokenizer may count a whole differently from its parts.
-        kept = without_weakest(kept, tokens - selection.max_tokens, count_tokens)
-        text, documents = selection.assemble(kept)
-        tokens = count_tokens(text) if kept else 0
+    kept, (text, documents), tokens = drop_until_fits(
+        selection.choose(), selection.max_tokens, count_tokens, selection.assemble
+    )
     return Compression(
         text=text,
         documents=documents,

@@ -10,19 +10,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cprs_core import Compression, Compressor, KeywordScorer
+from cprs_core import CascadeScorer, Compression, Compressor, KeywordScorer, LexicalRanker
 from cprs_core.cli import main
 from cprs_core.cli_compress import decode, encode, progress
 
 LEASE = "It rained.\n\nAda signed the lease on Monday. Bob left early.\r\n\r\nThe lease ended last year.\n"
 
 
-def load_keyword(critic: str | None, *, device: str, dtype: str) -> Compressor:
+def load_keyword(critic: str | None, *, device: str, dtype: str, recall_risk: float | None = None) -> Compressor:
     """A compressor that looks for "lease", instead of a critic."""
-    return Compressor(KeywordScorer("lease"))
+    scorer = KeywordScorer("lease", window_tokens=128)
+    return Compressor(
+        scorer if recall_risk is None else CascadeScorer(LexicalRanker(), scorer, recall_risk=recall_risk)
+    )
 
 
 def cprs(*arguments: str) -> int:
@@ -73,9 +77,9 @@ def test_a_stream_of_files_is_read_one_after_the_other_and_goes_on_after_a_stop(
     arguments = ("compress", "-q", "Who?", "--stream", "--checkpoint", str(checkpoint), str(lease_file), str(other))
     other.touch()
 
-    def load_slowly(critic: str | None, *, device: str, dtype: str) -> Compressor:
+    def load_slowly(critic: str | None, **options: Any) -> Compressor:
         other.unlink()  # it goes away while the others are read
-        return load_keyword(critic, device=device, dtype=dtype)
+        return load_keyword(critic, **options)
 
     assert main(arguments, load_compressor=load_slowly) == 2
     assert capsys.readouterr().err == f"cprs: {other}: No such file or directory\n"
@@ -87,12 +91,41 @@ def test_a_stream_of_files_is_read_one_after_the_other_and_goes_on_after_a_stop(
     assert checkpoint.exists()
 
 
-@pytest.mark.parametrize("option", [("--stream", "--ratio", "0.5"), ("--stream", "--spans"), ("--checkpoint", "x")])
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--stream", "--ratio", "0.5"),
+        ("--stream", "--spans"),
+        ("--stream", "--deadline", "1"),
+        ("--stream", "--hops", "2"),
+        ("--checkpoint", "x"),
+    ],
+)
 def test_options_that_do_not_go_with_a_stream_are_refused(
     option: tuple[str, ...], lease_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cprs("compress", "-q", "Who?", *option, str(lease_file)) == 2
     assert "--stream" in capsys.readouterr().err
+
+
+def test_how_much_is_read_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "long.txt").write_text("It rained all day and nobody came. " * 2_000 + "Ada signed the lease.")
+
+    def usage(*options: str) -> dict[str, Any]:
+        assert (
+            cprs("compress", "-q", "Who signed the lease?", "-n", "9", "--json", *options, str(tmp_path / "long.txt"))
+            == 0
+        )
+        result = json.loads(capsys.readouterr().out)
+        assert "Ada signed the lease." in result["text"]
+        return result["usage"]
+
+    whole = usage()
+    assert usage("--recall-risk", "0.005")["windows_read"] < whole["windows"] / 4
+    assert usage("--recall-risk", "0.005", "--stream")["windows_read"] < whole["windows"] / 4
+    assert usage("--deadline", "60")["complete"]
+    assert not usage("--deadline", "0")["complete"]
+    assert usage("--hops", "auto")["windows"] >= whole["windows"]
 
 
 def test_json_is_the_whole_result(lease_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,6 +179,8 @@ def test_nothing_kept_is_exit_code_3_and_says_why(tmp_path: Path, capsys: pytest
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("cprs: nothing matches")
+    assert "what comes nearest, score 0.000: It rained.\n" in err
+    assert err.endswith("pass --max-tokens\n")
     (tmp_path / "empty.txt").touch()
     assert cprs("compress", "-q", "Who signed?", str(tmp_path / "empty.txt")) == 3
     assert "hold no text" in capsys.readouterr().err
@@ -187,6 +222,7 @@ def test_mistakes_are_one_line_and_exit_code_2(
         (("compres",), "invalid choice: 'compres'"),
         (("compress", "-q", "x", "-g", "word", "f"), "invalid choice: 'word'"),
         (("compress", "-q", "x", "-n", "many", "f"), "invalid int value: 'many'"),
+        (("compress", "-q", "x", "--hops", "two", "f"), "'two' is neither a number of passes nor 'auto'"),
         (("compress", "-q", "x", "--json", "--html", "f"), "not allowed with argument"),
     ],
 )

@@ -43,6 +43,14 @@ def test_budget_keeps_what_the_compressor_would_keep() -> None:
         assert np.flatnonzero(fill_budget(scores, costs, 150)).tolist() == chosen.tolist()
 
 
+def test_budget_keeps_one_that_fits_however_many_better_ones_do_not_as_the_compressor_does() -> None:
+    scores = np.linspace(1.0, 0.1, 400).astype(np.float32)
+    costs = np.append(np.full(398, 50), [5, 4])
+    candidates = Candidates(np.arange(400), np.arange(1, 401), scores, np.zeros(400, dtype=np.int64))
+    chosen = choose(candidates, threshold=None, max_tokens=10, cost=lambda index: int(costs[index]))
+    assert chosen.tolist() == np.flatnonzero(fill_budget(scores, costs, 10)).tolist() == [398]
+
+
 def test_budget_is_never_exceeded_and_zero_keeps_nothing() -> None:
     scores = np.array([0.1, 0.9, 0.5], dtype=np.float32)
     costs = np.array([5, 50, 6])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
+
 import numpy as np
 import pytest
 
@@ -9,6 +12,7 @@ from cprs_core.compressor import Compressor
 from cprs_core.errors import CheckpointError
 from cprs_core.evaluation.baselines import BM25System, EmbeddingSystem, light_stem, terms
 from cprs_core.evaluation.corpus import Corpus, Request
+from cprs_core.evaluation.progress import watched
 from cprs_core.evaluation.systems import (
     ChunkSystem,
     CriticSystem,
@@ -118,3 +122,10 @@ def test_a_segment_takes_the_score_of_its_chunk() -> None:
     system = ChunkSystem("RAG", TailSystem())
     system.TOKENS = 7
     assert system.rank([text])[0].tolist() == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_long_rankings_say_how_far_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    clock = itertools.count(0.0, 10.0)
+    with caplog.at_level(logging.INFO, logger="cprs_core.evaluation"):
+        assert list(watched("abcd", "BM25", lambda: next(clock))) == list("abcd")
+    assert caplog.messages == ["BM25: 1 of 4", "BM25: 3 of 4"]
