@@ -1,9 +1,11 @@
 """Trains small Qwen-shaped critics from scratch and compares them: causal, hybrid, bidirectional; one head and two.
 
-    python -m benchmarks.hybrid_ablation --out OUT [--seconds 40] [--variants hybrid]
+    python -m benchmarks.hybrid_ablation --out OUT [--seconds 240] [--only hybrid-both ...]
+    python -m benchmarks.hybrid_ablation --table OUT/hybrid_ablation.json ...
 
 Same data, seed and number of steps for all. Writes ``OUT/hybrid_ablation.json``, and the folder of the variant
-"hybrid" with both heads (int8, a few megabytes). On a CPU use ``--tiny`` to see that it runs.
+"hybrid-both" (int8, a few megabytes). Variants leave most of a GPU idle, so several processes with one each can share it;
+``--table`` puts their files together. On a CPU use ``--tiny`` to see that it runs.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -43,6 +45,9 @@ _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 WINDOW_TOKENS = 512
+VARIANTS = tuple(
+    f"{attention}-{heads}" for heads in ("both", "position") for attention in ("hybrid", "causal", "bidirectional")
+)
 
 
 def make_tokenizer(size: int) -> Tokenizer:
@@ -78,6 +83,7 @@ def make_config(tokenizer: Tokenizer, layers: int, hidden: int, first: int, tag_
 
 
 def _part(tokenizer_json: str, count: int, length: int, seed: int) -> Examples:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # this process is one of many
     return make_examples(ChatTokenizer(Tokenizer.from_str(tokenizer_json)), count, length, seed)
 
 
@@ -94,25 +100,39 @@ def make_data(tokenizer: Tokenizer, count: int, length: int, seed: int, workers:
     return Examples(*(np.concatenate([getattr(one, name) for one in found]) for name in vars(found[0])))
 
 
-def batches(
-    stages: list[tuple[Examples, int]], batch_tokens: int, device: torch.device, seed: int
-) -> Iterator[HybridBatch]:
-    """Endless batches: each stage's windows for its number of steps, the last stage for ever."""
+def make_all_data(tokenizer: Tokenizer, args: argparse.Namespace) -> list[Examples]:
+    """Short and long windows to train on, and long ones to measure on; kept in ``args.data`` for other processes."""
+    workers = 1 if args.tiny else os.cpu_count() or 1
+    sets = [
+        make_data(tokenizer, args.windows, args.length // 2, 1, workers),
+        make_data(tokenizer, args.windows // 2, args.length, 2, workers),
+        make_data(tokenizer, args.held_out, args.length, 9, workers),
+    ]
+    if args.data:
+        arrays = {f"{number}.{name}": array for number, one in enumerate(sets) for name, array in vars(one).items()}
+        np.savez(args.data, **arrays)
+    return sets
+
+
+def read_data(path: Path) -> list[Examples]:
+    with np.load(path) as arrays:
+        return [Examples(*(arrays[f"{number}.{name.name}"] for name in fields(Examples))) for number in range(3)]
+
+
+def batches(sets: list[Examples], batch_tokens: int, device: torch.device, seed: int) -> Iterator[HybridBatch]:
+    """Endless batches from each of the sets in turn, so that every window length is seen from the first to the last."""
+    sources = [_shuffled(examples, batch_tokens, device, seed + number) for number, examples in enumerate(sets)]
+    while True:
+        yield from (next(source) for source in sources)
+
+
+def _shuffled(examples: Examples, batch_tokens: int, device: torch.device, seed: int) -> Iterator[HybridBatch]:
     generator = torch.Generator().manual_seed(seed)
-    for number, (examples, steps) in enumerate(stages):
-        ids, labels, tags = (
-            torch.from_numpy(part).to(device) for part in (examples.ids, examples.labels, examples.tags)
-        )
-        rows = max(1, batch_tokens // ids.shape[1])
-        last = number + 1 == len(stages)
-        done = 0
-        while last or done < steps:
-            for chosen in torch.randperm(len(ids), generator=generator).split(rows):
-                chosen = chosen.to(device)
-                yield HybridBatch(ids[chosen].long(), labels[chosen].long(), tags[chosen].long())
-                done += 1
-                if not last and done >= steps:
-                    break
+    ids, labels, tags = (torch.from_numpy(part).to(device) for part in (examples.ids, examples.labels, examples.tags))
+    rows = max(1, batch_tokens // ids.shape[1])
+    while True:
+        for chosen in torch.randperm(len(ids), generator=generator).to(device).split(rows):
+            yield HybridBatch(ids[chosen].long(), labels[chosen].long(), tags[chosen].long())
 
 
 @torch.inference_mode()
@@ -185,45 +205,35 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     chat = ChatTokenizer(tokenizer)
     tag_ids = [torch.from_numpy(chat.word_ids(tag)).long().to(device) for tag in TAGS]
     began = time.perf_counter()
-    workers = min(14, os.cpu_count() or 1) if device.type == "cuda" else 1
-    short = make_data(tokenizer, args.windows, args.length // 2, 1, workers)
-    long = make_data(tokenizer, args.windows // 2, args.length, 2, workers)
-    held_out = make_data(tokenizer, args.held_out, args.length, 9, workers)
+    short, long, held_out = read_data(args.data) if args.data and args.data.exists() else make_all_data(tokenizer, args)
     print(
         f"data: {time.perf_counter() - began:.0f} s, {(short.ids.size + long.ids.size) / 1e6:.1f} M tokens", flush=True
     )
+    if not args.only:
+        return {}
     layers, results = args.layers, {}
-    top = layers - max(1, round(layers / 3))
-    variants = {
-        "hybrid, both heads": (top, "tied"),
-        "causal, both heads": (layers, "tied"),
-        "bidirectional, both heads": (0, "tied"),
-        "hybrid, position head": (top, None),
-        "causal, position head": (layers, None),
-        "bidirectional, position head": (0, None),
-    }
-    if args.variants:
-        variants = {name: variants[name] for name in variants if name.split(",")[0] in args.variants}
+    first_layers = {"hybrid": layers - max(1, round(layers / 3)), "causal": layers, "bidirectional": 0}
     training = HybridTraining(
         steps=args.steps, seconds=args.seconds, learning_rate=args.learning_rate, compile_layers=args.compile
     )
-    for name, (first, tag_head) in variants.items():
+    for name in args.only:
+        attention, heads = name.split("-")
+        first, tag_head = first_layers[attention], "tied" if heads == "both" else None
         config = make_config(tokenizer, layers, args.hidden, first, tag_head)
         outside = chat.word_ids(OUTSIDE_WORD).tolist() if tag_head else []
         critic = HybridCritic(config.base, first, tag_head=tag_head, outside_ids=outside)
         init_matching(critic, seed=3)
         critic.to(device)
         weights = sum(parameter.numel() for parameter in critic.parameters())
-        stages = [(short, int(0.5 * args.steps)), (long, args.steps)]
         began = time.perf_counter()
         words = TagWords.of(chat, TAGS, critic)
-        steps = fit(critic, batches(stages, args.batch_tokens, device, 4), words, training, _show)
+        steps = fit(critic, batches([short, long], args.batch_tokens, device, 4), words, training, _show)
         seconds = time.perf_counter() - began
         scores = predict(critic, held_out, tag_ids, 65_536)
         results[name] = {"weights": weights, "bidirectional_from": first, "steps": steps, "seconds": round(seconds, 1)}
         results[name]["held_out"] = measure(scores, held_out)
         print(f"{name}: {json.dumps(results[name])}", flush=True)
-        if name == "hybrid, both heads":
+        if name == "hybrid-both":
             folder = args.out / "hybrid-tiny"
             save_hybrid(folder, critic, config, tokenizer.to_str(), small=True)
             results[name]["saved"] = _of_saved(folder, device, held_out, tag_ids)
@@ -252,6 +262,21 @@ def _of_saved(folder: Path, device: torch.device, examples: Examples, tag_ids: l
     return found
 
 
+def render_table(files: list[dict[str, Any]]) -> str:
+    """One Markdown row per variant, in percent: right spans with just the right borders, wrong spans, right labels."""
+    done = {name: one for file in files for name, one in file["results"].items()}
+    lines = [
+        "| variant | steps | needles | key-values | chains | false | tokens labelled right |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in (known for known in VARIANTS if known in done):
+        found = done[name]["held_out"]
+        cells = [f"{100 * found[tag]['exact']:.1f}" for tag in TAGS]
+        cells += [f"{100 * found['all']['false']:.1f}", f"{100 * found['all']['tokens']:.2f}"]
+        lines.append(f"| {name} | {done[name]['steps']:,} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _show(step: int, progress: float, losses: dict[str, float]) -> None:
     print(
         f"  step {step} {progress:.0%} " + " ".join(f"{name} {value:.4f}" for name, value in losses.items()), flush=True
@@ -260,7 +285,7 @@ def _show(step: int, progress: float, losses: dict[str, float]) -> None:
 
 def _write(out: Path, results: dict[str, Any], training: HybridTraining, args: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    settings = {name: value for name, value in vars(args).items() if name != "out"}
+    settings = {name: value for name, value in vars(args).items() if name not in ("out", "data", "table")}
     data = {"settings": settings, "training": asdict(replace(training)), "torch": torch.__version__, "results": results}
     data["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     (out / "hybrid_ablation.json").write_text(json.dumps(data, indent=2) + "\n")
@@ -268,14 +293,20 @@ def _write(out: Path, results: dict[str, Any], training: HybridTraining, args: a
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--variants", nargs="*", choices=["hybrid", "causal", "bidirectional"])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--only", nargs="*", choices=VARIANTS, default=VARIANTS, help="default: all; none: only make data"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE.npz", help="training data, made and kept there where missing"
+    )
+    parser.add_argument("--table", type=Path, nargs="+", metavar="FILE", help="only print the table of results files")
     parser.add_argument("--seconds", type=float, default=None, help="most seconds per variant, beside --steps")
     parser.add_argument("--steps", type=int, default=3_000)
-    parser.add_argument("--windows", type=int, default=60_000, help="short windows; half as many long ones")
+    parser.add_argument("--windows", type=int, default=400_000, help="short windows; half as many long ones")
     parser.add_argument("--held-out", type=int, default=3_000)
     parser.add_argument("--length", type=int, default=WINDOW_TOKENS)
-    parser.add_argument("--batch-tokens", type=int, default=32_768)
+    parser.add_argument("--batch-tokens", type=int, default=65_536)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--vocabulary", type=int, default=1_024)
@@ -287,6 +318,11 @@ def main() -> None:
         args.windows, args.held_out, args.length, args.steps = 60, 12, 256, 3
         args.hidden, args.layers, args.batch_tokens = 64, 3, 512
     logging.basicConfig(level=logging.WARNING)
+    if args.table:
+        print(render_table([json.loads(file.read_text()) for file in args.table]))
+        return
+    if args.out is None:
+        parser.error("--out is missing; name the folder for results, or --table with results files")
     run(args)
 
 

@@ -11,9 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cprs_core.critics.kernels import attend
 from cprs_core.scorer import LABELS, OUTSIDE
 
 MODEL_TYPES = ("qwen2", "qwen3")
+_ATTENTION = "cprs_windows"  # what transformers knows `attend` by
+# Layers of one kind share a graph, but each GPU and length may need its own; beyond torch's default of 8 none is made.
+_MOST_GRAPHS = 64
 
 
 class HybridCritic(nn.Module):
@@ -42,9 +46,10 @@ class HybridCritic(nn.Module):
             head_bias: whether the position head has a bias.
         """
         super().__init__()
-        from transformers import AutoModel
+        from transformers import AttentionInterface, AutoModel
 
-        self.model: Any = AutoModel.from_config(base, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
+        AttentionInterface.register(_ATTENTION, attend)  # type: ignore[no-untyped-call]
+        self.model: Any = AutoModel.from_config(base, attn_implementation=_ATTENTION)  # type: ignore[no-untyped-call]
         for index, layer in enumerate(self.model.layers):
             layer.self_attn.is_causal = index < bidirectional_from
         self.cls_head = nn.Linear(base.hidden_size, len(LABELS), bias=head_bias)
@@ -109,6 +114,12 @@ class HybridCritic(nn.Module):
         scores[:, :, OUTSIDE] = 0.0
         scores[:, :, OUTSIDE] = 1.0 - scores.sum(dim=-1)
         return scores.flatten(1)
+
+    def compile_layers(self, *, dynamic: bool) -> None:
+        """Compiles every layer by itself, when it first runs; ``dynamic`` for windows of many lengths."""
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)
+        for layer in self.layers:
+            layer.compile(dynamic=dynamic)
 
     def rebuild_rotary(self, device: torch.device | int | str) -> None:
         """Computes the rotary frequencies on ``device``: they are in no checkpoint."""

@@ -120,8 +120,7 @@ def fit(
     if config.checkpointing:
         critic.model.gradient_checkpointing_enable({"use_reentrant": False})
     if config.compile_layers:
-        for layer in critic.layers:
-            layer.compile(dynamic=False)
+        critic.compile_layers(dynamic=False)
     matrices = [p for p in critic.parameters() if p.dim() > 1]
     others = [p for p in critic.parameters() if p.dim() <= 1]
     groups = [
