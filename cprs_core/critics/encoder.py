@@ -1,7 +1,8 @@
 """The small critic's body: a BERT-shaped encoder over packed windows.
 
 Windows of unequal length lie end to end in one row of tokens, so linear layers never see padding; only attention
-looks at windows one length group at a time. The tests hold this against transformers' ``BertModel`` with padding.
+looks at windows apart: one length at a time, or, where many small steps cost more than some filling, all of them in
+rows of one length. The tests hold both against transformers' ``BertModel`` with padding.
 """
 
 from __future__ import annotations
@@ -32,6 +33,40 @@ class EncoderConfig:
         return 2 * (self.match_limit + 1)
 
 
+Groups = list[tuple[int, int]]  # (windows, length) of each run of equally long windows, in order
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Where packed tokens stand in rows of one length, one row for each window, filled up at the end.
+
+    Attributes:
+        source (int64, (windows * length,)): the packed token at each place; the window's last where a row is filled up.
+        places (int64, (total,)): the place of each packed token.
+        is_token (bool, (windows, length)): false where a row is filled up.
+    """
+
+    source: Tensor
+    places: Tensor
+    is_token: Tensor
+
+    @classmethod
+    def of(cls, lengths: Tensor, places: Tensor, length: int) -> Padding:
+        """For windows of these lengths (int64, (windows,)); nothing is asked of the device."""
+        column = torch.arange(length, device=lengths.device)
+        first = lengths.cumsum(0) - lengths  # (windows,)
+        source = first[:, None] + torch.minimum(column, lengths[:, None] - 1)  # (windows, length)
+        return cls(source.flatten(), places, column < lengths[:, None])
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Packed tokens in rows: (total, ...) -> (windows, length, ...)."""
+        return x.index_select(0, self.source).view(*self.is_token.shape, *x.shape[1:])
+
+    def pack(self, rows: Tensor) -> Tensor:
+        """Rows without what fills them up: (windows, length, ...) -> (total, ...)."""
+        return rows.flatten(0, 1).index_select(0, self.places)
+
+
 class EncoderLayer(nn.Module):
     """Post-norm self-attention and feed-forward, as in BERT."""
 
@@ -46,31 +81,33 @@ class EncoderLayer(nn.Module):
         self.down = nn.Linear(config.intermediate_size, hidden)
         self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
 
-    def forward(self, x: Tensor, groups: list[tuple[int, int]]) -> Tensor:
+    def forward(self, x: Tensor, layout: Groups | Padding) -> Tensor:
         """One layer over packed tokens.
 
         Args:
-            x (float, (total, hidden)): tokens of all windows end to end, equal lengths next to each other.
-            groups: (windows, length) of each run of equally long windows; their products sum to ``total``.
+            x (float, (total, hidden)): tokens of all windows end to end; with groups, equal lengths next to each other.
+            layout: the windows' lengths as groups, whose products sum to ``total``, or as padding.
         """
-        x = self.attention_norm(x + self.attention_out(self.attend(self.qkv(x), groups)))
+        x = self.attention_norm(x + self.attention_out(self.attend(self.qkv(x), layout)))
         return self.norm(x + self.down(F.gelu(self.up(x))))
 
-    def attend(self, qkv: Tensor, groups: list[tuple[int, int]]) -> Tensor:
+    def attend(self, qkv: Tensor, layout: Groups | Padding) -> Tensor:
         """Attention inside each window: (total, 3 * hidden) -> (total, hidden)."""
-        sizes = [windows * length for windows, length in groups]
+        if isinstance(layout, Padding):
+            # One row of the mask serves all heads and queries; what the queries that fill up find is thrown away.
+            return layout.pack(self._attend(layout.pad(qkv), layout.is_token[:, None, None]))
+        sizes = [windows * length for windows, length in layout]
         attended = [
-            self._attend(part, windows, length)
-            for part, (windows, length) in zip(torch.split(qkv, sizes), groups, strict=True)
+            self._attend(part.view(windows, length, -1)).flatten(0, 1)
+            for part, (windows, length) in zip(torch.split(qkv, sizes), layout, strict=True)
         ]
         return attended[0] if len(attended) == 1 else torch.cat(attended)
 
-    def _attend(self, qkv: Tensor, windows: int, length: int) -> Tensor:
-        q, k, v = qkv.view(windows, length, 3, self.heads, -1).permute(
-            2, 0, 3, 1, 4
-        )  # each (windows, heads, length, d)
-        out = F.scaled_dot_product_attention(q, k, v)
-        return out.transpose(1, 2).reshape(windows * length, -1)
+    def _attend(self, qkv: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(windows, length, 3 * hidden) -> (windows, length, hidden)."""
+        heads = qkv.view(*qkv.shape[:2], 3, self.heads, -1)
+        q, k, v = heads.permute(2, 0, 3, 1, 4)  # each (windows, heads, length, d)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 class Encoder(nn.Module):
@@ -87,7 +124,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
 
     def forward(
-        self, ids: Tensor, positions: Tensor, parts: Tensor, matches: Tensor | None, groups: list[tuple[int, int]]
+        self, ids: Tensor, positions: Tensor, parts: Tensor, matches: Tensor | None, layout: Groups | Padding
     ) -> Tensor:
         """Last hidden state of every token.
 
@@ -95,7 +132,7 @@ class Encoder(nn.Module):
             ids, positions, parts (int64, (total,)): token id, position inside its window, and part (0 or 1).
             matches (int64, (total,)): row of the match embedding, see `EncoderConfig.match_kinds`; None for a plain
                 encoder, without a query.
-            groups: (windows, length) of each run of equally long windows, in order.
+            layout: see `EncoderLayer.forward`.
 
         Returns:
             float, (total, hidden).
@@ -105,5 +142,5 @@ class Encoder(nn.Module):
             x = x + self.matches(matches)
         x = self.norm(x)
         for layer in self.layers:
-            x = layer(x, groups)
+            x = layer(x, layout)
         return x

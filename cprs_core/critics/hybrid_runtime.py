@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cprs_core.critics.chat_tokenizer import ChatTokenizer
 from cprs_core.critics.hybrid import HybridCritic
+from cprs_core.critics.in_flight import Running, finished, on_device, to_device
 from cprs_core.errors import DeviceError, NonFiniteScoresError
 from cprs_core.scorer import LABELS, OnProgress, Prefix
 
@@ -23,7 +24,6 @@ _log = logging.getLogger(__name__)
 
 # Tokens of one forward pass, prefixes included. A window of 8,192 tokens fills a GPU by itself.
 _BATCH_TOKENS = {"cpu": 2_048, "cuda": 8_192, "mps": 8_192}
-_IN_FLIGHT = 2  # batches that are queued on the GPU while the host prepares the next
 # Layers of one kind share a graph, but each GPU needs its own; beyond torch's default of 8 it would not compile.
 _MOST_GRAPHS = 64
 
@@ -84,7 +84,7 @@ class HybridScorer:
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)
         for layer in self._critic.layers:
             layer.compile(dynamic=True)
-        with self._turn, torch.inference_mode(), _on(self.device):
+        with self._turn, torch.inference_mode(), on_device(self.device):
             for length in (self.window_tokens, max(2, self.window_tokens // 2 + 1)):
                 self._critic(torch.zeros((1, length), dtype=torch.int64, device=self.device))
             if self.device.type == "cuda":
@@ -105,30 +105,16 @@ class HybridScorer:
         results: list[NDArray[np.float32]] = [np.empty((0, len(LABELS) * len(prefix.tags)), np.float32)] * len(windows)
         total = sum(len(window) for window in windows)
         done = 0
-        with self._turn, torch.inference_mode(), _on(self.device):
+        with self._turn, torch.inference_mode(), on_device(self.device):
             try:
-                rows = self._critic.tag_rows([self._ids(self.tokenizer.word_ids(tag)) for tag in prefix.tags])
-                waiting = deque(_batches([len(window) for window in windows], len(prefix), self.batch_tokens))
-                running: deque[_Running] = deque()
-                while waiting or running:
-                    if waiting:
-                        batch = waiting.popleft()
-                        try:
-                            running.append(self._send(prefix, windows, batch, rows))
-                        except torch.cuda.OutOfMemoryError as error:
-                            waiting.extendleft(
-                                reversed(self._halves(batch, len(prefix) + len(windows[batch[0]]), error))
-                            )
-                            continue
-                    if len(running) > _IN_FLIGHT or not waiting:
-                        batch, scores = running.popleft().wait()
-                        for index, part in zip(batch, scores, strict=True):
-                            if not np.isfinite(part).all():
-                                raise NonFiniteScoresError(self.name, self.dtype, index, windows[index])
-                            results[index] = part
-                            done += len(part)
-                        if on_progress is not None:
-                            on_progress(done, total)
+                for batch, scores in finished(self._sent(prefix, windows)):
+                    for index, part in zip(batch, scores, strict=True):
+                        if not np.isfinite(part).all():
+                            raise NonFiniteScoresError(self.name, self.dtype, index, windows[index])
+                        results[index] = part
+                        done += len(part)
+                    if on_progress is not None:
+                        on_progress(done, total)
             except torch.cuda.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -141,22 +127,27 @@ class HybridScorer:
         self.overhead = Overhead(total, len(prefix) * len(windows))
         return results
 
+    def _sent(self, prefix: Prefix, windows: Sequence[NDArray[np.int32]]) -> Iterator[Running]:
+        """All batches, each queued when it is asked for; one that does not fit is halved."""
+        rows = self._critic.tag_rows(to_device(self.device, *(self.tokenizer.word_ids(tag) for tag in prefix.tags)))
+        waiting = deque(_batches([len(window) for window in windows], len(prefix), self.batch_tokens))
+        while waiting:
+            batch = waiting.popleft()
+            try:
+                yield self._send(prefix, windows, batch, rows)
+            except torch.cuda.OutOfMemoryError as error:
+                waiting.extendleft(reversed(self._halves(batch, len(prefix) + len(windows[batch[0]]), error)))
+
     def _send(
         self, prefix: Prefix, windows: Sequence[NDArray[np.int32]], batch: list[int], rows: Tensor | None
-    ) -> _Running:
+    ) -> Running:
         """Queues one forward pass over windows of one length, and the copy of its scores to the host."""
         p = len(prefix)
-        ids = np.stack([np.concatenate([prefix.ids, windows[index]]) for index in batch])
-        hidden = self._critic(self._ids(ids))  # (w, p + n, hidden)
+        (ids,) = to_device(self.device, np.concatenate([part for i in batch for part in (prefix.ids, windows[i])]))
+        hidden = self._critic(ids.view(len(batch), -1))  # (w, p + n, hidden)
         context = hidden[:, p:].flatten(0, 1)
-        scores = self._critic.scores(context, rows, len(prefix.tags)).view(len(batch), ids.shape[1] - p, -1)
-        if self.device.type != "cuda":
-            return _Running(batch, scores.cpu(), None)
-        copy = torch.empty(scores.shape, dtype=scores.dtype, pin_memory=True)
-        copy.copy_(scores, non_blocking=True)
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-        return _Running(batch, copy, event)
+        scores = self._critic.scores(context, rows, len(prefix.tags)).view(len(batch), hidden.shape[1] - p, -1)
+        return Running.of(batch, scores)
 
     def _halves(self, batch: list[int], length: int, error: Exception) -> list[list[int]]:
         if self.device.type == "cuda":
@@ -173,31 +164,6 @@ class HybridScorer:
             *(self.device, len(batch), length, half),
         )
         return [batch[:half], batch[half:]]
-
-    def _ids(self, values: NDArray) -> Tensor:
-        ids = torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64))
-        return (
-            ids.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else ids.to(self.device)
-        )
-
-
-@dataclass(frozen=True)
-class _Running:
-    """A forward pass that the device may still be busy with."""
-
-    batch: list[int]
-    scores: Tensor  # (w, n, columns) on the host
-    event: torch.cuda.Event | None
-
-    def wait(self) -> tuple[list[int], NDArray[np.float32]]:
-        if self.event is not None:
-            self.event.synchronize()
-        return self.batch, self.scores.numpy()
-
-
-def _on(device: torch.device) -> torch.cuda.device:
-    """The current GPU of this thread; without a GPU it changes nothing."""
-    return torch.cuda.device(device if device.type == "cuda" else -1)
 
 
 def _batches(lengths: list[int], prefix: int, batch_tokens: int) -> list[list[int]]:

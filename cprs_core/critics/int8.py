@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cprs_core.critics.encoder import EncoderLayer
+from cprs_core.critics.encoder import EncoderLayer, Groups, Padding
 from cprs_core.critics.token_critic import TokenCritic
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -116,9 +116,9 @@ class Int8EncoderLayer(nn.Module):
         self._inner_step = (self.down.limit - _GELU_MIN) / 255
         self._inner_zero = round(-_GELU_MIN / self._inner_step)
 
-    def forward(self, x: Tensor, groups: list[tuple[int, int]]) -> Tensor:
+    def forward(self, x: Tensor, layout: Groups | Padding) -> Tensor:
         """See `EncoderLayer.forward`."""
-        attended = self.layer.attend(self.qkv(x), groups)
+        attended = self.layer.attend(self.qkv(x), layout)
         x = self.layer.attention_norm(x + self.attention_out(attended))
         normed: Tensor = self.layer.norm(x + self._feed_forward(x))
         return normed

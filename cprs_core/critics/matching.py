@@ -35,8 +35,8 @@ def match_runs(context: Tensor, query: Tensor, limit: int) -> tuple[Tensor, Tens
             runs = longer & equal
             if runs.device.type == "cpu" and not bool(runs.any()):  # elsewhere asking costs more than going on
                 break
-        of_context[_covered(runs.any(dim=2), length)] = length
-        of_query[_covered(runs.any(dim=1), length)] = length
+        of_context.masked_fill_(_covered(runs.any(dim=2), length), length)
+        of_query.masked_fill_(_covered(runs.any(dim=1), length), length)
     return of_context, of_query
 
 

@@ -1,4 +1,8 @@
-"""Runs a small critic over windows: batches by token count, equal lengths together, one host copy at the end."""
+"""Runs a small critic over windows: batches by token count, on a GPU always some ahead, attention as the device likes.
+
+A CPU attends to windows of one length at a time. On a GPU that would be hundreds of small steps a layer, so there the
+windows of a batch stand in rows of one length.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cprs_core.critics.encoder import Padding
+from cprs_core.critics.in_flight import Running, finished, on_device, to_device
 from cprs_core.critics.int8 import is_supported as int8_is_supported
 from cprs_core.critics.int8 import with_int8_layers
+from cprs_core.critics.kernels import ready_kernels
 from cprs_core.critics.threads import bound_threads
 from cprs_core.critics.token_critic import TokenCritic
 from cprs_core.critics.wordpiece import WordPieceTokenizer
@@ -24,6 +31,10 @@ _log = logging.getLogger(__name__)
 # Tokens of one forward pass. On a CPU two windows a thread stay near the caches and share what is done once a batch.
 _BATCH_TOKENS = {"cuda": 131_072, "mps": 16_384}
 _WINDOWS_PER_THREAD, _LARGEST_CPU_BATCH = 2, 16_384
+# Rows of padded attention are a multiple of this long: kernels that take masks want one of 8, and few shapes come up.
+_ROW_STEP = 64
+# A batch whose rows hold more than this share of filling ends before its shorter windows.
+_MOST_FILLING = 0.25
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 
 # What sets the int8 steps of activations: prose, names, numbers, code and another script under one query.
@@ -61,7 +72,14 @@ class CriticScorer:
         dtype: str = "auto",
         batch_tokens: int | None = None,
         digest: str = "",
+        padded_attention: bool | None = None,
     ) -> None:
+        """
+        Args:
+            batch_tokens: tokens of one forward pass, prefixes included; with padded attention, filling included.
+            digest: tells these weights from others, for caches; empty for no caching.
+            padded_attention: attend to all windows of a batch at once, in rows of one length; None: on CUDA alone.
+        """
         self.name = name
         self.digest = digest
         self.tokenizer = tokenizer
@@ -75,6 +93,7 @@ class CriticScorer:
         else:
             usual = _BATCH_TOKENS.get(self.device.type, 16_384)
         self.batch_tokens = batch_tokens or usual
+        self._padded = self.device.type == "cuda" if padded_attention is None else padded_attention
         self._turn = threading.Lock()
         floating = torch.float32 if self.dtype == torch.int8 else self.dtype
         self._critic = critic.to(device=self.device, dtype=floating).eval()
@@ -93,10 +112,15 @@ class CriticScorer:
         results: list[NDArray[np.float32]] = [np.empty((0, len(LABELS) * len(prefix.tags)), np.float32)] * len(windows)
         total = sum(len(window) for window in windows)
         done = 0
-        with self._turn, torch.inference_mode():
+        plan = _padded_batches if self._padded else _batches
+        batches = plan([len(window) for window in windows], len(prefix), self.batch_tokens)
+        with self._turn, torch.inference_mode(), on_device(self.device):
             rows = self._tag_rows(prefix)
-            for batch in _batches([len(window) for window in windows], len(prefix), self.batch_tokens):
-                scores = self._forward(prefix, [windows[index] for index in batch], rows)
+            sent = (
+                Running.of(batch, self._forward(prefix, [windows[index] for index in batch], rows)) for batch in batches
+            )
+            for batch, scores in finished(sent):
+                self._check(scores)
                 lengths = [len(windows[index]) for index in batch]
                 for index, part in zip(batch, np.split(scores, np.cumsum(lengths)[:-1]), strict=True):
                     results[index] = part
@@ -112,39 +136,44 @@ class CriticScorer:
         prefix = replace(prefix, ids=prefix.ids[:half], asked=(min(begin, half), min(end, half)))
         room = self.window_tokens - len(prefix)
         with torch.inference_mode():
-            self._forward(prefix, [self.tokenizer.encode(_SAMPLE).ids[:room]], self._tag_rows(prefix))
+            scores = self._forward(prefix, [self.tokenizer.encode(_SAMPLE).ids[:room]], self._tag_rows(prefix))
+        self._check(scores.numpy())
+
+    def _check(self, scores: NDArray[np.float32]) -> None:
+        if np.isnan(scores).any():
+            raise CPRSError(
+                f"the critic {self.name!r} returned NaN scores in {self.dtype}; load it with dtype='float32'"
+            )
 
     def _tag_rows(self, prefix: Prefix) -> torch.Tensor:
-        return self._critic.tag_rows([self._ids(self.tokenizer.word_ids(tag)) for tag in prefix.tags])
+        return self._critic.tag_rows(to_device(self.device, *(self.tokenizer.word_ids(tag) for tag in prefix.tags)))
 
-    def _forward(self, prefix: Prefix, windows: list[NDArray[np.int32]], rows: torch.Tensor) -> NDArray[np.float32]:
-        """float32, (sum of lengths, tags * 4), windows in the order given: equal lengths next to each other."""
+    def _forward(self, prefix: Prefix, windows: list[NDArray[np.int32]], rows: torch.Tensor) -> torch.Tensor:
+        """float32, (sum of lengths, tags * 4), windows in the order given: equal lengths next to each other.
+
+        Between the one copy to the device and what is returned nothing waits for the device.
+        """
         p = len(prefix)
         full = np.array([len(window) for window in windows]) + p
         ids = np.concatenate([part for window in windows for part in (prefix.ids, window)])
         rows_of = np.repeat(np.arange(len(windows)), full)
         positions = np.arange(int(full.sum())) - np.repeat(np.cumsum(full) - full, full)
-        in_context = positions >= p
-        sizes, counts = _runs(full)
-        packed, row, column = self._ids(ids), self._ids(rows_of), self._ids(positions)
-        parts = self._ids(in_context)
-        # Matching wants rows of one length; the few positions that fill them up are left out again.
-        padded = torch.zeros((len(windows), int(full.max())), dtype=torch.int64, device=self.device)
-        padded_parts = torch.full_like(padded, -1)
-        padded[row, column], padded_parts[row, column] = packed, parts
-        asked = torch.tensor([prefix.asked], device=self.device)
-        matches = self._critic.match_rows(padded, padded_parts, asked, self.tokenizer.unknown_id)[row, column]
-        hidden = self._critic.encoder(packed, column, parts, matches, list(zip(counts, sizes, strict=True)))
-        context = hidden[self._ids(np.flatnonzero(in_context))]
-        scores: NDArray[np.float32] = self._critic(context, rows).cpu().numpy()
-        if np.isnan(scores).any():
-            raise CPRSError(
-                f"the critic {self.name!r} returned NaN scores in {self.dtype}; load it with dtype='float32'"
-            )
+        length = _row_length(int(full.max())) if self._padded else int(full.max())
+        packed, places, in_context, lengths = to_device(
+            self.device, ids, rows_of * length + positions, np.flatnonzero(positions >= p), full
+        )
+        padding = Padding.of(lengths, places, length)
+        column = places % length
+        parts = (column >= p).long()
+        # Matching wants rows of one length, whatever attention likes.
+        padded_parts = torch.where(padding.is_token, padding.pad(parts), -1)
+        asked = torch.tensor([prefix.asked], pin_memory=self.device.type == "cuda")
+        matches = self._critic.match_rows(padding.pad(packed), padded_parts, asked, self.tokenizer.unknown_id)
+        layout = padding if self._padded else _groups(full)
+        with ready_kernels(self.device):
+            hidden = self._critic.encoder(packed, column, parts, padding.pack(matches), layout)
+        scores: torch.Tensor = self._critic(hidden.index_select(0, in_context), rows)
         return scores
-
-    def _ids(self, values: NDArray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(self.device, non_blocking=True)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -208,9 +237,31 @@ def _batches(lengths: list[int], prefix: int, batch_tokens: int) -> list[list[in
     return batches
 
 
-def _runs(values: NDArray[np.int64]) -> tuple[list[int], list[int]]:
-    """Value and length of each run of equal neighbours."""
-    cuts = np.flatnonzero(np.diff(values)) + 1
-    starts = np.concatenate([[0], cuts])
-    counts = np.diff(np.append(starts, len(values)))
-    return values[starts].tolist(), counts.tolist()
+def _padded_batches(lengths: list[int], prefix: int, batch_tokens: int) -> list[list[int]]:
+    """Window indices of each forward pass: longest first, at most ``batch_tokens`` places of rows together.
+
+    So full batches of one row length have one shape.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    batches: list[list[int]] = []
+    row, filling = 0, 0
+    for index in order:
+        need = lengths[index] + prefix
+        filling += row - need
+        if not batches or (len(batches[-1]) + 1) * row > batch_tokens or filling > _MOST_FILLING * batch_tokens:
+            batches.append([])
+            row = _row_length(need)
+            filling = row - need
+        batches[-1].append(index)
+    return batches
+
+
+def _row_length(tokens: int) -> int:
+    return -(-tokens // _ROW_STEP) * _ROW_STEP
+
+
+def _groups(lengths: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """(windows, length) of each run of equal neighbours."""
+    starts = np.append(0, np.flatnonzero(np.diff(lengths)) + 1)
+    counts = np.diff(np.append(starts, len(lengths)))
+    return list(zip(counts.tolist(), lengths[starts].tolist(), strict=True))

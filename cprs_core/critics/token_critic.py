@@ -36,7 +36,8 @@ class TokenCritic(nn.Module):
         Args:
             ids (int64, (w, n)): windows, prefix included, padded at the end with anything whose part is -1.
             parts (int64, (w, n)): 0 prefix, 1 context, -1 padding.
-            asked (int64, (w, 2)): range of each prefix that says what is looked for.
+            asked (int64, (w or 1, 2)): range of each prefix that says what is looked for. It may lie on the host;
+                nothing waits for the device then.
             unknown: the id that stands for many words, and so matches none.
 
         Returns:
@@ -44,6 +45,7 @@ class TokenCritic(nn.Module):
         """
         limit = self.encoder.config.match_limit
         begin, end = int(asked[:, 0].min()), int(asked[:, 1].max())
+        asked = asked.to(ids.device, non_blocking=True)
         places = torch.arange(begin, end, device=ids.device)
         is_asked = (places >= asked[:, :1]) & (places < asked[:, 1:])  # (w, end - begin)
         known = ids != unknown
