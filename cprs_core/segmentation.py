@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +15,33 @@ from cprs_core.types import replace_surrogates
 Segments = NDArray[np.int64]  # (n, 2): start and end in characters, sorted, not overlapping
 
 _LINE_BREAK = re.compile(r"\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")
-_BLOCK_BREAK = re.compile(r"(?:\r\n|\n|\r)[^\S\r\n]*(?:\r\n|\n|\r)\s*")
+_WIDE_BLANKS = (
+    "\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+)
+_RARE_LINE_BREAKS = "\r\x0b\x0c\x85\u2028\u2029"
+# It ends where the next line begins, before its indent: what follows reads the same with and without what came before.
+_BLOCK_BREAK = re.compile(r"(?:\n|\r\n|\r(?!\n))[^\S\r\n]*(?:\n|\r\n|\r(?!\n))(?:\s*(?:\n|\r(?!\n)))?")
 _OWN_LINE = re.compile(
-    r"\s*(?:[-*+]\s|[•‣◦>#|=~]|\d{1,3}[.)]\s|[A-Za-z][.)]\s|>>>|\.\. "  # list items, quotes, headings, tables, examples
+    r"(?:[-*+]\s|[•‣◦>#|=~]|\d{1,3}[.)]\s|[A-Za-z][.)]\s|>>>|\.\. "  # list items, quotes, headings, tables, examples
     r"|\W?\d{1,4}[-/.:](?:\d{1,2}|[A-Z][a-z]{2})[-/.:]\d"  # dates, times and addresses of log lines
     r"|[A-Z][a-z]{2} {1,2}\d{1,2} \d{1,2}:)"
 )
 
 # Words that sentencex takes for abbreviations (of Maine, number, Illinois ...); before a capital they hardly ever are.
-_WORD_STOP = re.compile(r"\b(?:[Mm]ay|me|[Nn]o|ill|miss|art|ore|ark|id|ID)\.[\"')\]”’]*\s+(?=[\"'(\[“‘]*[A-ZÀ-ÖØ-Þ])")
+# The stop is looked for first: words are many, stops are few.
+_WORD_STOP = re.compile(
+    r"\.(?:(?<=\b[Mm]ay\.)|(?<=\b(?:me|[Nn]o|id|ID)\.)|(?<=\b(?:ill|art|ore|ark)\.)|(?<=\bmiss\.))"
+    r"[\"')\]”’]*\s+(?=[\"'(\[“‘]*[A-ZÀ-ÖØ-Þ])"
+)
+
+# sentencex takes what stands between two marks for one sentence, from an apostrophe to the next or over a whole speech.
+# Sentences of more bytes than this are read without their marks. In bytes, as a Chinese character is about a token.
+_LONG_QUOTATION = 300
+_MARK = re.compile(r"""["“”„‟‚‛‘«»‹›`(){}\[\]<>（）「」『』《》【】]|['’](?:(?<!\w['’])|(?!\w))""")
+# What still belongs to a sentence behind its stop: all up to the last mark that can only close, then marks that may do
+# either and stand close to it, then blanks.
+_CLOSING = re.compile(r"(?:.*[”’›)}\]>）」』》】])?(?:[\"«»'`]|“(?=\s))*\s*", re.DOTALL)
+_VISIBLE = re.compile(r"\S")
 
 # Hard-wrapped prose is filled to one width; outside these bounds a block of lines is taken as it stands.
 _WRAP_WIDTHS = range(40, 161)
@@ -40,15 +59,17 @@ def segment_sentences(text: str) -> Segments:
     """
     if not text:
         return _empty()
-    borders = {0, len(text)}
-    borders.update(match.end() for match in _WORD_STOP.finditer(text))
-    readable = replace_surrogates(text)
-    for start, end in segment_paragraphs(text).tolist():
-        borders.update((start, end))
-        borders.update(start + position for position in _sentence_ends(readable[start:end]))
-        borders.update(_hard_line_breaks(text, start, end))
-    cuts = sorted(borders)
-    return _trim(text, list(itertools.pairwise(cuts)))
+    readable = _with_narrow_blanks(replace_surrogates(text))
+    lines = _with_plain_line_breaks(text)
+    cuts = [0, len(text), *(match.end() for match in _WORD_STOP.finditer(text))]
+    for start, end in _ranges_between(text, _BLOCK_BREAK):
+        cuts.append(start)
+        block = readable[start:end].rstrip()
+        first = start + len(block) - len(block.lstrip())
+        cuts += _sentence_ends(readable, first, start + len(block))
+        cuts += _hard_line_breaks(lines, start, end)
+    cuts.sort()
+    return _cut_quotations(readable, _trim(text, itertools.pairwise(cuts)))
 
 
 def segment_lines(text: str) -> Segments:
@@ -90,14 +111,14 @@ def split_long(
     return np.array(pieces, dtype=np.int64).reshape(-1, 2)
 
 
-def _sentence_ends(block: str) -> list[int]:
+def _sentence_ends(text: str, first: int, last: int) -> list[int]:
     """Where sentencex sees sentences of one block end; it is asked about a stretch at a time."""
     ends: list[int] = []
-    start, size, limit = 0, _STRETCH, _LONGEST_STRETCH
-    while start < len(block):
-        stretch = block[start : start + size]
+    start, size, limit = first, _STRETCH, _LONGEST_STRETCH
+    while start < last:
+        stretch = text[start : min(start + size, last)]
         found = [boundary["end_index"] for boundary in get_sentence_boundaries("en", stretch)]
-        if start + size >= len(block):
+        if start + size >= last:
             return ends + [start + position for position in found]
         inner = [position for position in found if 0 < position < len(stretch)]
         if inner:
@@ -111,55 +132,117 @@ def _sentence_ends(block: str) -> list[int]:
     return ends
 
 
+def _cut_quotations(text: str, sentences: Segments) -> Segments:
+    """``sentences`` with the long ones cut where, without quotation marks and brackets, sentences inside them end."""
+    lengths = sentences[:, 1] - sentences[:, 0]
+    gaps: list[tuple[int, int]] = []
+    for start, end in sentences[lengths > _LONG_QUOTATION // 4].tolist():  # a character has at most four bytes
+        sentence = text[start:end]
+        if len(sentence.encode()) > _LONG_QUOTATION:
+            gaps += [(start + left, start + right) for left, right in _gaps_inside(sentence)]
+    if not gaps:
+        return sentences
+    ends, starts = np.array(gaps, dtype=np.int64).T
+    return np.column_stack([np.sort(np.append(sentences[:, 0], starts)), np.sort(np.append(sentences[:, 1], ends))])
+
+
+def _gaps_inside(sentence: str) -> list[tuple[int, int]]:
+    """Where a sentence inside ``sentence`` ends and the next begins, when marks do not count."""
+    plain = _MARK.sub(" ", sentence)
+    gaps = []
+    after = 0
+    for border in _sentence_ends(plain, 0, len(plain)):
+        before, visible = after, _VISIBLE.search(plain, border)
+        if visible is None:
+            break
+        after = visible.start()
+        stop = before + len(plain[before:border].rstrip())
+        between = sentence[stop:after]
+        goes_on = bool(between.strip()) and (plain[after].islower() or plain[after] in ",;:…—–-")  # "Stop!" he said
+        is_inside_word = plain[stop - 1] in ".!?" and not any(map(str.isspace, between))  # x.Y("z"), unlike 。 and ।
+        if stop > before and not goes_on and not is_inside_word:
+            closing = _CLOSING.match(between)
+            assert closing is not None  # it matches nothing too
+            right = stop + closing.end()
+            gaps.append((stop + len(sentence[stop:right].rstrip()), right))
+    return gaps
+
+
 def _hard_line_breaks(text: str, start: int, end: int) -> list[int]:
     """Where a line of one block is a unit of its own: in lists, logs, code and dialogues, not in hard-wrapped prose."""
-    lines = segment_lines(text[start:end]) + start
+    block = text[start:end]
+    if "\n" not in block:
+        return []
+    lines, starts = [], []
+    for line in block.split("\n"):
+        visible = line.rstrip()
+        if visible:
+            lines.append(visible)
+            starts.append(start)
+        start += len(line) + 1
     if len(lines) < 2:
         return []
-    soft = _soft_breaks(text, lines)
-    return [first for first, is_soft in zip(lines[1:, 0].tolist(), soft, strict=True) if not is_soft]
+    soft = _soft_breaks(lines)
+    return [first for first, is_soft in zip(starts[1:], soft, strict=True) if not is_soft]
 
 
-def _soft_breaks(text: str, lines: Segments) -> list[bool]:
+def _soft_breaks(lines: list[str]) -> list[bool]:
     """Whether each line break but the last is one that filling words up to the block's width would have made.
 
     Where fewer than half of them are, the block is no hard-wrapped prose and none of them counts as one.
     """
-    rows = lines.tolist()
-    columns = []
-    begin = text.rfind("\n", 0, rows[0][0]) + 1
-    for start, end in rows:
-        # Searched from line to line: where only "\r" ends lines, each search would go back to the text's beginning.
-        begin = max(begin, text.rfind("\n", begin, start) + 1)
-        columns.append(end - begin)  # indents count
+    columns = [len(line) for line in lines]  # indents count
     width = max(columns)
     if width not in _WRAP_WIDTHS:
-        return [False] * (len(rows) - 1)
-    own = [bool(_OWN_LINE.match(text, start, end)) for start, end in rows[1:]]
-    first_words = [len(text[start:end].split(None, 1)[0]) for start, end in rows[1:]]
-    filled = [column + 1 + word + _WRAP_SLACK > width for column, word in zip(columns[:-1], first_words, strict=True)]
+        return [False] * (len(lines) - 1)
+    words = [line.split(None, 1)[0] for line in lines[1:]]
+    own = [bool(_OWN_LINE.match(line.lstrip())) for line in lines[1:]]
+    filled = [column + 1 + len(word) + _WRAP_SLACK > width for column, word in zip(columns[:-1], words, strict=True)]
     prose = sum(a or b for a, b in zip(filled, own, strict=True)) >= 0.5 * len(filled)
     return [prose and is_filled and not is_own for is_filled, is_own in zip(filled, own, strict=True)]
 
 
+def _with_narrow_blanks(text: str) -> str:
+    """``text`` without the blanks of several bytes, at which sentencex panics between a capital and a full stop."""
+    if not text.isascii():
+        for blank in _WIDE_BLANKS:
+            text = text.replace(blank, " ")
+    return text
+
+
+def _with_plain_line_breaks(text: str) -> str:
+    """``text`` with every line break as one newline, all characters in their places."""
+    if any(line_break in text for line_break in _RARE_LINE_BREAKS):
+        text = text.replace("\r\n", " \n")
+        for line_break in _RARE_LINE_BREAKS:
+            text = text.replace(line_break, "\n")
+    return text
+
+
 def _between(text: str, separator: re.Pattern[str]) -> Segments:
+    return _trim(text, _ranges_between(text, separator))
+
+
+def _ranges_between(text: str, separator: re.Pattern[str]) -> list[tuple[int, int]]:
     cuts = [0]
     for match in separator.finditer(text):
         cuts += match.span()
     cuts.append(len(text))
-    return _trim(text, list(zip(cuts[::2], cuts[1::2], strict=True)))
+    return list(zip(cuts[::2], cuts[1::2], strict=True))
 
 
-def _trim(text: str, ranges: list[tuple[int, int]]) -> Segments:
+def _trim(text: str, ranges: Iterable[tuple[int, int]]) -> Segments:
     """``ranges`` without blanks at either end; those that were all blank are gone."""
-    kept = []
+    starts, ends = [], []
     for start, end in ranges:
-        piece = text[start:end]
-        stripped = piece.strip()
-        if stripped:
-            start += len(piece) - len(piece.lstrip())
-            kept.append((start, start + len(stripped)))
-    return np.array(kept, dtype=np.int64).reshape(-1, 2) if kept else _empty()
+        piece = text[start:end].rstrip()
+        if piece:
+            if piece[0].isspace():
+                start += len(piece) - len(piece.lstrip())
+                piece = text[start:end].rstrip()
+            starts.append(start)
+            ends.append(start + len(piece))
+    return np.array([starts, ends], dtype=np.int64).T.copy() if starts else _empty()
 
 
 def _empty() -> Segments:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cprs_core.segmentation import segment_lines, segment_paragraphs, segment_sentences, split_long
+from cprs_core.segmentation import _BLOCK_BREAK, segment_lines, segment_paragraphs, segment_sentences, split_long
 from tests.core.texts import NASTY, any_text
 
 
@@ -45,6 +47,75 @@ def test_ordinary_words_that_look_like_abbreviations_end_a_sentence() -> None:
         "Dora left.",
     ]
     assert sentences("See no. 5 by Prof. Ada King.") == ["See no. 5 by Prof. Ada King."]
+
+
+WALK = "She walked through the old town and looked at every house that still had a garden and trees of its own"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"“{WALK}. |{WALK}! |{WALK}? |The lease was signed. |{WALK}.” |He left.",
+        f"“{WALK}. |{WALK}. |{WALK}. |The lease was signed. |“It was, {WALK}.” |He left.",
+        f"‘{WALK}. |{WALK}. |{WALK}. |I can’t wait. |The lease was signed.’ |He left.",
+        f"'{WALK}. |{WALK}. |{WALK}. |The lease isn't signed.' |He left.",
+        f"({WALK}. |{WALK}. |{WALK}. |See p. 5. |Mr. King signed the lease.) |He left.",
+        f"He said: “Stop!” she cried. |“{WALK}. |{WALK}. |{WALK}. |It is.” |“Go!” he said, “{WALK}.” |He left.",
+        f'{{"text": "{WALK}. |{WALK}. |{WALK}. |The lease was signed.", "next": "{WALK}"}}',
+        "«" + "Она ходила по старому городу. |" * 7 + "Договор подписан» — сказал он.",
+        "他说：“" + "她在老城里走了好几个小时，看了每一座有花园的房子。|" * 5 + "合同签了！|谁签的？”|他走了。",
+        "「" + "彼女は古い町を何時間も歩いた。|" * 8 + "契約は署名された」と言った。",
+        "यह “" + "वह पुराने शहर में घंटों चलती रही। |" * 5 + "पट्टा हो गया।” |दूसरा है।",
+        '"' + "Er ging nach Hause und sah sich um. |" * 9 + '„Ja.“ |Dann ging er. |»Nein.« |Sie blieb."',
+    ],
+)
+def test_long_quotations_are_cut_at_the_ends_of_the_sentences_inside(text: str) -> None:
+    assert sentences(text.replace("|", "")) == [sentence.strip() for sentence in text.split("|")]
+
+
+def test_quotation_mark_that_never_closes_does_not_join_what_follows() -> None:
+    paragraph = f"He wrote: 'Tis late. {WALK}. {WALK}. {WALK}. The lease was signed. The tenants' cat slept."
+    assert "The lease was signed." in sentences(paragraph)
+    assert "The lease was signed." in sentences(f'"{WALK}. {WALK}. The lease was signed. {WALK}. "So" it was.')
+    assert "The lease was signed." in sentences(f"“{WALK}. {WALK}. {WALK}. The lease was signed.\n\n“{WALK}.”")
+
+
+def test_long_quotation_that_a_line_break_cuts_is_cut_at_its_sentences_too() -> None:
+    assert "The lease was signed." in sentences(f"text: '\n- {WALK}. {WALK}. {WALK}. The lease was signed. {WALK}.\n'")
+
+
+def test_short_quotations_stay_whole() -> None:
+    assert sentences("“Stop. Now,” he said. (See p. 3. It rained.) He left.") == [
+        "“Stop. Now,” he said.",
+        "(See p. 3. It rained.) He left.",
+    ]
+    assert sentences("他说「停。快点」就走了。") == ["他说「停。快点」就走了。"]
+
+
+def test_stops_inside_words_do_not_cut_long_brackets() -> None:
+    text = "call(" + '"module.Name", ' * 40 + '"end")'
+    assert sentences(text) == [text]
+
+
+@pytest.mark.parametrize("blank", ["\x85", "\xa0", "\u2003", "\u3000"])
+def test_wide_blanks_may_stand_anywhere(blank: str) -> None:
+    """sentencex panics at some of them, between a capital and a full stop."""
+    text = f"Take vitamin B{blank}. It{blank}helps."
+    assert "".join("".join(sentence.split()) for sentence in sentences(text)) == "".join(text.split())
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\r"])
+def test_hard_wrapped_prose_reads_the_same_with_every_line_break(line_break: str) -> None:
+    text = (
+        "The lease was signed by Ada King on the third of May. She paid\n"
+        "in cash and left the building before noon that same day, which\n"
+        "nobody in the office noticed until the end of the month.\n"
+    )
+    assert [" ".join(sentence.split()) for sentence in sentences(text.replace("\n", line_break))] == [
+        "The lease was signed by Ada King on the third of May.",
+        "She paid in cash and left the building before noon that same day, "
+        "which nobody in the office noticed until the end of the month.",
+    ]
 
 
 def test_hard_wrapped_prose_keeps_sentences_whole_over_line_breaks() -> None:
@@ -143,11 +214,17 @@ def test_chinese_paragraph_of_a_million_characters_is_segmented() -> None:
     assert len(segment_sentences("我买了一本书。" * 150_000)) == 150_000
 
 
-@pytest.mark.parametrize("unit", ["```\n", "`", "“", "«"])
+@pytest.mark.parametrize("unit", ["```\n", "`", "“", "«", '"', "'", '. "', "“ab. ", ".”", "。「", '"\n', "( "])
 def test_marks_without_sentences_take_time_in_proportion(unit: str) -> None:
     """One call of sentencex for all of them would take minutes: what it takes for quotations is quadratic."""
     began = time.perf_counter()
     assert sentences(unit * (200_000 // len(unit)) + " One. Two.")[-1] == "Two."
+    assert time.perf_counter() - began < 10
+
+
+def test_long_line_without_any_end_takes_time_in_proportion() -> None:
+    began = time.perf_counter()
+    assert len(sentences('he said "so and ' * 200_000)) == 1
     assert time.perf_counter() - began < 10
 
 
@@ -172,6 +249,11 @@ def test_paragraphs_are_separated_by_blank_lines() -> None:
     ]
 
 
+def test_lines_with_carriage_returns_are_one_paragraph() -> None:
+    text = "one\r\ntwo\r\n\r\nthree\r\n  \r\n  four"
+    assert [text[start:end] for start, end in segment_paragraphs(text).tolist()] == ["one\r\ntwo", "three", "four"]
+
+
 @pytest.mark.parametrize("segment", [segment_sentences, segment_lines, segment_paragraphs])
 @pytest.mark.parametrize("text", ["", " ", "\n\n \t\r\n"])
 def test_blank_text_has_no_segments(segment, text: str) -> None:  # type: ignore[no-untyped-def]
@@ -188,6 +270,28 @@ def test_segments_hold_everything_visible_once_and_in_order(segment, text: str) 
     pieces = [text[start:end] for start, end in ranges.tolist()]
     assert all(piece == piece.strip() for piece in pieces)
     assert "".join("".join(piece.split()) for piece in pieces) == "".join(text.split())
+
+
+wrapped_lines = st.lists(
+    st.sampled_from(
+        [
+            *("\n", "\n", "\r", "\r\n", "\x0c", "\u2028", "\n\n", "\n \n", "  ", "- ", " me. “Who” "),
+            "The lease was signed by Ada on the third of May. She",
+            "paid in cash and left the building before it was",
+            f"“{WALK}. {WALK}. {WALK}! ",
+        ]
+    ),
+    max_size=20,
+).map("".join)
+
+
+@given(text=st.lists(st.one_of(wrapped_lines, any_text), max_size=4).map("\n\n   ".join))
+@settings(max_examples=200, deadline=None)
+def test_sentences_of_a_text_are_those_of_its_blocks(text: str) -> None:
+    """Whoever reads a long text in parts, cut where blank lines end, gets the same sentences."""
+    cuts = [0, *(match.end() for match in _BLOCK_BREAK.finditer(text)), len(text)]
+    parts = [segment_sentences(text[start:end]) + start for start, end in itertools.pairwise(cuts)]
+    assert segment_sentences(text).tolist() == np.concatenate(parts).tolist()
 
 
 @pytest.mark.parametrize("name", NASTY)
