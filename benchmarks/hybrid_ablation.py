@@ -4,8 +4,8 @@
     python -m benchmarks.hybrid_ablation --table OUT/hybrid_ablation.json ...
 
 Same data, seed and number of steps for all. Writes ``OUT/hybrid_ablation.json``, and the folder of the variant
-"hybrid-both" (int8, a few megabytes). Variants leave most of a GPU idle, so several processes with one each can share it;
-``--table`` puts their files together. On a CPU use ``--tiny`` to see that it runs.
+"hybrid-both" (int8, a few megabytes). Variants leave most of a GPU idle, so several processes with one each can share
+it; ``--table`` puts their files together. On a CPU use ``--tiny`` to see that it runs.
 """
 
 from __future__ import annotations

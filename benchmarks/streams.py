@@ -1,7 +1,9 @@
 """Streams of many millions of tokens: memory, time per token, needles found; and a grid of needles by length and depth.
 
     python benchmarks/streams.py stream --tokens 10000000 [--data DIR] [--device cuda]
-    python benchmarks/streams.py grid --lengths 32768 131072 1048576 10000000 --png grid.png
+    python benchmarks/streams.py grid --lengths 32768 131072 1048576 10000000 --json grid.json
+    python benchmarks/streams.py grid --rows 0 1 2 --json part.json    # several processes may share the work
+    python benchmarks/streams.py picture grid.json more.json --png grid.png
 
 Without a data folder (--data or CPRS_DATA) the hay is the package's own plain sentences, with one it is books.
 """
@@ -49,7 +51,10 @@ def main() -> int:
     grid = commands.add_parser("grid", help="one needle at every depth of every length")
     grid.add_argument("--lengths", type=int, nargs="+", default=[32_768, 131_072, 524_288, 1_048_576, 10_000_000])
     grid.add_argument("--depths", type=int, default=DEPTHS)
-    grid.add_argument("--png", type=Path, help="draw the grid there (needs matplotlib)")
+    grid.add_argument("--rows", type=int, nargs="+", metavar="N", help="only these depths, counted from 0")
+    picture = commands.add_parser("picture", help="draw the cells of results files")
+    picture.add_argument("parts", type=Path, nargs="+", metavar="FILE")
+    picture.add_argument("--png", type=Path, required=True, help="where to (needs matplotlib)")
     for command in (stream, grid):
         command.add_argument("--data", help="the evidence data folder; its books are the hay")
         command.add_argument("--device", default="auto")
@@ -58,6 +63,9 @@ def main() -> int:
         command.add_argument("--seed", type=int, default=42)
         command.add_argument("--json", type=Path, help="write the numbers there")
     args = parser.parse_args()
+    if args.command == "picture":
+        draw_grid([cell for part in args.parts for cell in json.loads(part.read_text())["cells"]], args.png)
+        return 0
     if args.critic == "keywords":
         compressor = Compressor(KeywordScorer("special", "magic"))
     else:
@@ -206,15 +214,16 @@ def plant_on_borders(compressor: Compressor, texts: list[str], query: str, needl
 def measure_grid(compressor: Compressor, args: argparse.Namespace) -> dict[str, object]:
     """Whether a needle is kept within 60 tokens, for every length and depth."""
     hay = Hay(args, compressor)
-    found = np.zeros((args.depths, len(args.lengths)))
+    cells: list[dict[str, object]] = []
     per_document = np.mean([compressor.count_tokens(" ".join(hay.sentences(n))) for n in range(8)])
-    for column, length in enumerate(args.lengths):
+    for length in args.lengths:
         documents = max(1, round(length / per_document))
-        for row in range(args.depths):
-            rng = np.random.default_rng([args.seed, column, row])
+        for row in args.rows or range(args.depths):
+            rng = np.random.default_rng([args.seed, length, row])
             key = key_phrase(rng)
             needle = needle_line("numbers", key, str(rng.integers(1_000_000, 10_000_000)))
-            at = round(row / max(1, args.depths - 1) * (documents * DOCUMENT_SENTENCES))
+            depth = row / max(1, args.depths - 1)
+            at = round(depth * (documents * DOCUMENT_SENTENCES))
 
             def stream(documents: int = documents, at: int = at, needle: str = needle) -> Iterator[Document]:
                 for number in range(documents):
@@ -227,30 +236,31 @@ def measure_grid(compressor: Compressor, args: argparse.Namespace) -> dict[str, 
             *_, result = compressor.compress_stream(
                 stream(), query, instruction=PRESETS["needles"], max_tokens=GRID_TOKENS
             )
-            found[row, column] = needle in result.text
-            print(f"{length:,} tokens, depth {row + 1} of {args.depths}: {bool(found[row, column])}", file=sys.stderr)
-    if args.png:
-        draw_grid(found, args.lengths, args.png)
-    return {"lengths": args.lengths, "depths": args.depths, "found": found.mean(axis=0).tolist()}
+            cells.append({"length": length, "depth": round(depth, 4), "found": needle in result.text})
+            print(f"{length:,} tokens, depth {row + 1} of {args.depths}: {needle in result.text}", file=sys.stderr)
+    return {"found": f"{sum(bool(cell['found']) for cell in cells)} of {len(cells)}", "cells": cells}
 
 
-def draw_grid(found: np.ndarray, lengths: list[int], path: Path) -> None:
-    """A heat map: green where the needle was kept."""
+def draw_grid(cells: list[dict[str, float]], path: Path) -> None:
+    """A heat map: green where the needle was kept, white where nothing was measured."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    lengths, depths = (sorted({cell[name] for cell in cells}) for name in ("length", "depth"))
+    found = np.full((len(depths), len(lengths)), np.nan)
+    for cell in cells:
+        found[depths.index(cell["depth"]), lengths.index(cell["length"])] = cell["found"]
     figure, axes = pyplot.subplots(figsize=(1.2 * len(lengths) + 2, 5))
     axes.imshow(found, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(lengths)), [f"{length / 1_000:,.0f} K" for length in lengths])
-    depths = found.shape[0]
-    axes.set_yticks(range(depths), [f"{row / max(1, depths - 1):.0%}" for row in range(depths)])
+    axes.set_yticks(range(len(depths)), [f"{depth:.0%}" for depth in depths])
     axes.set_xlabel("tokens")
     axes.set_ylabel("depth of the needle")
-    axes.set_title(f"kept within {GRID_TOKENS} tokens: {found.mean():.1%} of cells", fontsize=10)
-    axes.hlines(np.arange(depths - 1) + 0.5, -0.5, len(lengths) - 0.5, colors="white", linewidth=1)
-    axes.vlines(np.arange(len(lengths) - 1) + 0.5, -0.5, depths - 0.5, colors="white", linewidth=1)
+    axes.set_title(f"kept within {GRID_TOKENS} tokens: {np.nanmean(found):.1%} of cells", fontsize=10)
+    axes.hlines(np.arange(len(depths) - 1) + 0.5, -0.5, len(lengths) - 0.5, colors="white", linewidth=1)
+    axes.vlines(np.arange(len(lengths) - 1) + 0.5, -0.5, len(depths) - 0.5, colors="white", linewidth=1)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

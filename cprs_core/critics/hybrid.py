@@ -48,7 +48,7 @@ class HybridCritic(nn.Module):
         super().__init__()
         from transformers import AttentionInterface, AutoModel
 
-        AttentionInterface.register(_ATTENTION, attend)  # type: ignore[no-untyped-call]
+        AttentionInterface.register(_ATTENTION, attend)
         self.model: Any = AutoModel.from_config(base, attn_implementation=_ATTENTION)  # type: ignore[no-untyped-call]
         for index, layer in enumerate(self.model.layers):
             layer.self_attn.is_causal = index < bidirectional_from

@@ -1,7 +1,7 @@
 """Which attention kernel runs on a GPU: torch's own choice may need to prepare itself for every new length.
 
-On Hopper and newer torch prefers cuDNN's kernels. They are about twice as fast as the flash kernel (one H100, 28 heads of
-128, 8,192 tokens: 0.8 ms against 1.5 where each token sees those before it, 1.4 against 2.7 where it sees all), but
+On Hopper and newer torch prefers cuDNN's kernels. They are about twice as fast as the flash kernel (one H100, 28 heads
+of 128, 8,192 tokens: 0.8 ms against 1.5 where each token sees those before it, 1.4 against 2.7 where it sees all), but
 spend some 80 ms on every length that is new to the process. Windows end on segment borders, so almost every length is.
 """
 
@@ -51,7 +51,7 @@ def attend(
     if attention_mask is not None:
         raise ValueError("windows are run without a mask; a mask would make every layer causal")
     length, causal = query.shape[2], bool(module.is_causal)
-    options = {
+    options: dict[str, Any] = {
         "dropout_p": dropout,
         "scale": scaling,
         "is_causal": causal,
@@ -69,7 +69,7 @@ def attend(
 
 
 def attend_filled(query: Tensor, key: Tensor, value: Tensor, step: int, **options: Any) -> Tensor:
-    """Causal attention over a length that is filled up to a multiple of ``step``: no token looks at what comes later."""
+    """Causal attention over a length filled up to a multiple of ``step``: no token looks at what comes later."""
     length = query.shape[2]
     query, key, value = (F.pad(part, (0, 0, 0, -length % step)) for part in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value, **options)[:, :, :length]
