@@ -34,6 +34,7 @@ from cprs_core.inputs import (
     whole_tokens,
 )
 from cprs_core.instructions import Preset, resolve_instruction
+from cprs_core.overlap import overlaps, read_overlapped
 from cprs_core.reading import read_windows
 from cprs_core.scored import Reading, Scored
 from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer, Staged, identity
@@ -150,7 +151,8 @@ class Compressor:
             on_deadline: "return" what was found by then (``usage.complete`` is false), or "raise".
             hops: passes at most. From the second on, what was found extends the query, and what shares a rare word with
                 it is read again: for chains of facts that no single window shows. "auto": until nothing new is found.
-            on_progress: called now and then with tokens scored and tokens in all.
+            on_progress: called now and then with tokens scored and tokens in all. A critic on a GPU begins before all
+                is tokenised; until then tokens in all are an estimate.
 
         Raises:
             InputError: neither query nor instruction, or an option out of range.
@@ -413,24 +415,27 @@ class Compressor:
         watch: Stopwatch,
     ) -> Reading:
         """The straight path from texts to token scores."""
-        with watch("tokenize"):
-            context = read_context(texts, self.scorer.tokenizer)
-        with watch("segment"):
-            windows = plan_windows(
-                context.first_tokens(context.sentences[:, 0]), len(context.ids), capacity, overlap=capacity // 4
-            )
+        if deadline is None and overlaps(self.scorer, texts):
+            context, windows, reading = read_overlapped(texts, self.scorer, prefix, capacity, watch, on_progress)
+        else:
+            with watch("tokenize"):
+                context = read_context(texts, self.scorer.tokenizer)
+            with watch("segment"):
+                windows = plan_windows(
+                    context.first_tokens(context.sentences[:, 0]), len(context.ids), capacity, overlap=capacity // 4
+                )
+            with watch("score"):
+                slices = [context.ids[a:b] for a, b in windows.tolist()]
+                try:
+                    reading = read_windows(self.scorer, prefix, slices, on_progress, deadline)
+                except NonFiniteScoresError as error:
+                    raise context.named(error, windows) from error
         with watch("score"):
-            slices = [context.ids[a:b] for a, b in windows.tolist()]
-            try:
-                reading = read_windows(self.scorer, prefix, slices, on_progress, deadline)
-            except NonFiniteScoresError as error:
-                bad = next(index for index, one in enumerate(slices) if np.array_equal(one, error.ids))
-                raise error.in_documents(bad, context.documents_of(*windows[bad].tolist())) from error
             for index, rows in enumerate(reading.rows):
                 if not np.isfinite(rows).all():
                     name = getattr(self.scorer, "name", type(self.scorer).__name__)
                     dtype = str(getattr(self.scorer, "dtype", "its dtype"))
-                    silent = NonFiniteScoresError(name, dtype, index, slices[index])
+                    silent = NonFiniteScoresError(name, dtype, index, context.ids[slice(*windows[index].tolist())])
                     raise silent.in_documents(index, context.documents_of(*windows[index].tolist()))
             token_scores = merge_windows(windows, reading.rows, len(context.ids), OUTSIDE, len(self.scorer.labels))
         return Reading(context, windows, token_scores, reading.read, reading.windows_read, reading.complete)

@@ -13,8 +13,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from cprs_core.errors import NonFiniteScoresError
 from cprs_core.scorer import OUTSIDE, Tokenizer
 from cprs_core.segmentation import Segments, segment_lines, segment_paragraphs, segment_sentences, split_long
+from cprs_core.windows import Windows
 
 # A paragraph longer than this many tokens is offered in pieces, so that one endless block does not defeat a budget.
 MAX_PARAGRAPH_TOKENS = 1_000
@@ -44,8 +46,7 @@ class Context:
 
     def segments(self, segment: Callable[[str], Segments]) -> Segments:
         """(s, 2): what ``segment`` finds in every document."""
-        parts = [segment(text) + base for text, base in zip(self.texts, self.document_bounds.tolist(), strict=False)]
-        return np.concatenate(parts) if parts else np.empty((0, 2), dtype=np.int64)
+        return find_segments(self.texts, self.document_bounds, segment)
 
     def marks(self, pattern: re.Pattern[str]) -> NDArray[np.int64]:
         """int64: where matches of ``pattern`` end, in all documents."""
@@ -70,6 +71,12 @@ class Context:
         """Indices of the documents that the tokens from ``first`` to before ``last`` lie in."""
         begin, end = self.document_of(self.starts[[first, last - 1]]).tolist()
         return range(begin, end + 1)
+
+    def named(self, error: NonFiniteScoresError, windows: Windows) -> NonFiniteScoresError:
+        """The same error with the number of its window among ``windows`` and the documents that it holds."""
+        ranges = enumerate(windows.tolist())
+        index, (first, last) = next(one for one in ranges if np.array_equal(self.ids[slice(*one[1])], error.ids))
+        return error.in_documents(index, self.documents_of(first, last))
 
     def text(self, start: int, end: int) -> str:
         """The characters of a range that lies inside one document."""
@@ -139,6 +146,14 @@ class ScoredContext:
     def _pieces(self, segments: Segments, limit: int) -> Segments:
         word_starts = np.append(True, self.context.starts[1:] > self.context.ends[:-1])[: len(self.context.starts)]
         return split_long(segments, self.context.starts, word_starts, limit)
+
+
+def find_segments(
+    texts: Sequence[str], document_bounds: NDArray[np.int64], segment: Callable[[str], Segments]
+) -> Segments:
+    """(s, 2): what ``segment`` finds in every one of ``texts``, which lie end to end."""
+    parts = [segment(text) + base for text, base in zip(texts, document_bounds.tolist(), strict=False)]
+    return np.concatenate(parts) if parts else np.empty((0, 2), dtype=np.int64)
 
 
 def read_context(texts: Sequence[str], tokenizer: Tokenizer) -> Context:

@@ -55,13 +55,44 @@ def read_windows(
     first that share most with the query, until the next batch would not be done in time; how long one takes is learned
     from those before it. So an answer is late by one batch at most.
     """
-    first, copy_of = _distinct(windows)
-    if len(first) == len(windows):
+    kinds = _Kinds()
+    distinct = kinds.add(windows)
+    if len(distinct) == len(windows):
         return _read(scorer, prefix, windows, on_progress, deadline)
-    distinct = [windows[index] for index in first]
     reading = _read(scorer, prefix, distinct, _of_all(windows, distinct, on_progress), deadline)
-    rows = [reading.rows[index] for index in copy_of]
-    return Reading(rows, reading.read[copy_of], reading.windows_read, reading.complete)
+    rows = [reading.rows[index] for index in kinds.of]
+    return Reading(rows, reading.read[kinds.of], reading.windows_read, reading.complete)
+
+
+class GrowingReading:
+    """`read_windows` of one call whose windows come in several lots; all are read.
+
+    Attributes:
+        tokens: of the windows so far.
+    """
+
+    def __init__(self, scorer: Scorer, prefix: Prefix, on_progress: OnProgress | None = None) -> None:
+        self.tokens = 0
+        self._scorer = scorer
+        self._prefix = prefix
+        self._on_progress = on_progress
+        self._kinds = _Kinds()
+        self._rows: list[NDArray[np.float32]] = []  # of each kind
+
+    def read(self, windows: Sequence[Window], total: int) -> None:
+        """Score the next windows; ``total`` is what the callback is told of the tokens of all."""
+        distinct = self._kinds.add(windows)
+        report, done_before = self._on_progress, self.tokens
+        on_progress = None if report is None else lambda done, _: report(done_before + done, total)
+        on_progress = _of_all(windows, distinct, on_progress) if windows else None
+        if distinct:
+            self._rows += self._scorer.score(self._prefix, distinct, on_progress)
+        self.tokens += sum(len(window) for window in windows)
+
+    def result(self) -> Reading:
+        """What was found in all windows."""
+        of = self._kinds.of
+        return Reading([self._rows[kind] for kind in of], np.ones(len(of), dtype=np.bool_), len(self._rows))
 
 
 def read_until(
@@ -151,17 +182,23 @@ def _next_batch(lengths: Iterable[int], room: int) -> int:
     return count
 
 
-def _distinct(windows: Sequence[Window]) -> tuple[list[int], list[int]]:
-    """Index of the first window of each kind, and for every window the kind it is of."""
-    kinds: dict[bytes, int] = {}
-    first: list[int] = []
-    copy_of: list[int] = []
-    for index, window in enumerate(windows):
-        kind = kinds.setdefault(window.tobytes(), len(first))
-        if kind == len(first):
-            first.append(index)
-        copy_of.append(kind)
-    return first, copy_of
+class _Kinds:
+    """Equal windows are of one kind; ``of`` says of every window so far which."""
+
+    def __init__(self) -> None:
+        self.of: list[int] = []
+        self._kinds: dict[bytes, int] = {}
+
+    def add(self, windows: Sequence[Window]) -> list[Window]:
+        """Take the next windows: the first of each new kind."""
+        new = []
+        for window in windows:
+            known = len(self._kinds)
+            kind = self._kinds.setdefault(window.tobytes(), known)
+            if kind == known:
+                new.append(window)
+            self.of.append(kind)
+        return new
 
 
 def _of_all(windows: Sequence[Window], part: Sequence[Window], on_progress: OnProgress | None) -> OnProgress | None:

@@ -109,7 +109,8 @@ class Usage(Frozen):
     """What one call read, kept and took.
 
     ``hops`` counts passes, ``windows`` what was read in all of them; ``ratio`` is output over input tokens;
-    ``stage_seconds`` splits ``seconds`` by stage of the straight path;
+    ``stage_seconds`` splits ``seconds`` by stage of the straight path; where a GPU scores while texts are still read,
+    "tokenize" and "segment" are the seconds that it had to wait for them;
     ``documents`` has one entry per input document, in their order (joining documents may cost tokens of its own).
     Of ``windows``, the scorer (in a cascade, the strong one) read ``windows_read``; equal windows are read once, and
     none where scores came from a cache (``cached``). ``complete`` is false when a deadline left windows unread.

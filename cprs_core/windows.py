@@ -2,10 +2,67 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
+
 import numpy as np
 from numpy.typing import NDArray
 
 Windows = NDArray[np.int64]  # (w, 2): first and last + 1 token of each window
+
+
+class WindowPlanner:
+    """Plans windows over tokens that come bit by bit, the same that `plan_windows` plans over all of them.
+
+    Attributes:
+        start: first token of the next window.
+
+    Args:
+        capacity, overlap: see `plan_windows`.
+    """
+
+    def __init__(self, capacity: int, overlap: int = 0) -> None:
+        self.start = 0
+        self._capacity = capacity
+        self._overlap = overlap
+        self._inside = False  # whether the next window begins inside a segment that is longer than a window
+        self._tokens = 0
+        self._borders = np.empty(0, dtype=np.int64)
+
+    def add(self, segment_starts: NDArray[np.int64], tokens: int) -> Windows:
+        """The next windows, as far as no later token can change them.
+
+        Args:
+            segment_starts (int64, (s,)): first token of each new segment, ascending; later ones are ``tokens`` or more.
+            tokens: tokens so far.
+        """
+        self._tokens = tokens
+        borders = np.concatenate([self._borders, segment_starts])
+        self._borders = np.unique(borders[borders > self.start])
+        return self._plan(self._borders[self._borders <= tokens].tolist(), tokens)
+
+    def finish(self) -> Windows:
+        """The last windows."""
+        if self.start >= self._tokens:
+            return np.empty((0, 2), dtype=np.int64)
+        return self._plan([*self._borders[self._borders < self._tokens].tolist(), self._tokens], math.inf)
+
+    def _plan(self, borders: list[int], known: float) -> Windows:
+        """Windows from `start` on; ``borders`` are all there are before the token ``known``."""
+        windows: list[tuple[int, int]] = []
+        while self.start < self._tokens:
+            reach = self.start + self._capacity
+            after = bisect_right(borders, reach)
+            if self._inside:  # it ends with the segment, not with the last segment that fits
+                after = min(after, bisect_right(borders, self.start) + 1)
+            fits = after > 0 and borders[after - 1] > self.start
+            if reach >= known and not (self._inside and fits):
+                break
+            self._inside = not fits
+            end = borders[after - 1] if fits else reach
+            windows.append((self.start, end))
+            self.start = end if fits else end - self._overlap
+        return np.array(windows, dtype=np.int64).reshape(-1, 2)
 
 
 def plan_windows(segment_starts: NDArray[np.int64], tokens: int, capacity: int, overlap: int = 0) -> Windows:
@@ -22,26 +79,8 @@ def plan_windows(segment_starts: NDArray[np.int64], tokens: int, capacity: int, 
     Returns:
         int64, (w, 2): windows in order; they cover every token.
     """
-    if tokens == 0:
-        return np.empty((0, 2), dtype=np.int64)
-    borders = np.unique(np.concatenate([segment_starts[(segment_starts > 0) & (segment_starts < tokens)], [tokens]]))
-    windows: list[tuple[int, int]] = []
-    start = 0
-    while start < tokens:
-        reach = start + capacity
-        index = int(np.searchsorted(borders, reach, side="right")) - 1
-        if index >= 0 and borders[index] > start:
-            end = int(borders[index])
-            windows.append((start, end))
-            start = end
-        else:  # one segment is longer than a window
-            segment_end = int(borders[index + 1])
-            while start + capacity < segment_end:
-                windows.append((start, start + capacity))
-                start += capacity - overlap
-            windows.append((start, segment_end))
-            start = segment_end
-    return np.array(windows, dtype=np.int64)
+    planner = WindowPlanner(capacity, overlap)
+    return np.concatenate([planner.add(segment_starts, tokens), planner.finish()])
 
 
 def merge_windows(

@@ -77,6 +77,11 @@ class HybridScorer:
         """The same only where scores are the same; empty where the weights have no digest."""
         return f"{self.digest} {self.window_tokens} {self.dtype} {self.device.type}" if self.digest else ""
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether the CPU is free for others while windows run; see `cprs_core.scorer.Scorer`."""
+        return self.device.type == "cuda"
+
     def compile_layers(self) -> float:
         """Compiles every layer by itself and runs one full window: seconds it took. Later calls are fast at once."""
         began = time.perf_counter()

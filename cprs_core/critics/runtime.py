@@ -105,6 +105,11 @@ class CriticScorer:
         """The checkpoint's content and the number format it runs in; empty for a critic that was never stored."""
         return f"{self.digest} {self.window_tokens} {self.dtype} {self.device.type}" if self.digest else ""
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether the CPU is free for others while windows run; see `cprs_core.scorer.Scorer`."""
+        return self.device.type == "cuda"
+
     def score(
         self, prefix: Prefix, windows: Sequence[NDArray[np.int32]], on_progress: OnProgress | None = None
     ) -> list[NDArray[np.float32]]:

@@ -16,10 +16,11 @@ from cprs_core.scorer import Prefix, Tokens
 from cprs_core.types import replace_surrogates
 
 # Long texts are cut at line breaks or blanks into pieces of about this many characters, which are encoded in parallel.
-# WordPiece never joins over a blank, so the tokens are the same as in one piece.
+# WordPiece never joins over a blank, nor over a mark of Chinese or Japanese, which may have no blanks: the tokens are
+# the same as in one piece.
 _PIECE_CHARACTERS = 8_192
 _BATCH_CHARACTERS = 262_144
-_LINE_OR_BLANK = re.compile(r"\n|\s")
+_SAFE_CUT = re.compile(r"[\s。！？；：，、]")
 
 # A run without blanks that the vocabulary cannot spell (a checksum, an encoded image) is one unknown token however long
 # it is. Budgets count tokens, so such a run counts as one token for every 4 characters.
@@ -149,9 +150,10 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
 def _piece_borders(text: str) -> list[int]:
     borders = [0]
     while len(text) - borders[-1] > 2 * _PIECE_CHARACTERS:
-        target = borders[-1] + _PIECE_CHARACTERS
-        match = _LINE_OR_BLANK.search(text, target, target + _PIECE_CHARACTERS)
-        borders.append(match.start() if match else target + _PIECE_CHARACTERS)
+        match = _SAFE_CUT.search(text, borders[-1] + _PIECE_CHARACTERS)
+        if match is None:
+            break
+        borders.append(match.start())
     if text:
         borders.append(len(text))
     return borders

@@ -69,3 +69,14 @@ def test_decoded_tokens_are_tokens_of_the_same_text() -> None:
     tokens = WordPieceTokenizer.from_file(embedded_folder() / "tokenizer.json")
     ids = tokens.encode(PROSE).ids
     assert np.array_equal(tokens.encode(tokens.decode(ids)).ids, ids)
+
+
+def test_a_run_without_blanks_is_read_alike_wherever_it_stands() -> None:
+    """However pieces happen to fall."""
+    for run in ("x7" * 20_000, "租约。已签署，" * 4_000):
+        alone = rows(TINY.encode(run))
+        for before in ("a" * 5 + " ", PROSE * 150):
+            shifted = rows(TINY.encode(f"{before}{run} lease"))
+            begin = len(before)
+            inside = [(id, a - begin, b - begin) for id, a, b in shifted if begin <= a < begin + len(run)]
+            assert inside == alone
