@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Qwen2Config
 
 from benchmarks.hybrid_ablation import make_tokenizer
@@ -176,6 +175,8 @@ def measure_upstream(bench: Bench, critic: HybridCritic) -> float | None:
     found = None
     with bench.guard("the upstream way"):
         critic.half()
+        ours = critic.model.config._attn_implementation
+        critic.model.config._attn_implementation = "sdpa"  # which takes masks
         n, first, heads = bench.window, critic.bidirectional_from, torch.float16
         ids = torch.from_numpy(bench.windows(1)[0]).long().to(bench.device)
         ids = torch.cat([torch.from_numpy(bench.prefix.ids).long().to(bench.device), ids])[None]
@@ -200,6 +201,7 @@ def measure_upstream(bench: Bench, critic: HybridCritic) -> float | None:
             Row("upstream's way: one window, dense masks, fp16", found, "tokens/s", "", _share(bench, critic, found))
         )
     with bench.guard("back to bf16"):
+        critic.model.config._attn_implementation = ours
         critic.to(torch.bfloat16)
     return found
 
@@ -209,12 +211,6 @@ def measure_bf16(bench: Bench, critic: HybridCritic, upstream: float | None) -> 
     with bench.guard("bf16, stock layers"):
         eager = bench.rate(scorer)
         bench.add(Row("bf16, stock layers with the flag", eager, "tokens/s", "", _share(bench, critic, eager)))
-    for backend in ("FLASH_ATTENTION", "CUDNN_ATTENTION"):
-        with bench.guard(f"bf16, stock layers, {backend}"):
-            if bench.cuda:
-                with sdpa_kernel([getattr(SDPBackend, backend)]):
-                    same, varied = bench.rate(scorer), bench.rate(scorer, varied=True)
-                bench.add(Row(f"bf16, stock, {backend.lower()}", same, "tokens/s", "", f"varied lengths {varied:,.0f}"))
     with bench.guard("bf16, compiled layers"):
         seconds = scorer.compile_layers() if bench.cuda else 0.0
         if bench.cuda:

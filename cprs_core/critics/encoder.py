@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cprs_core.critics.kernels import attention
+
 
 @dataclass(frozen=True)
 class EncoderConfig:
@@ -107,7 +109,7 @@ class EncoderLayer(nn.Module):
         """(windows, length, 3 * hidden) -> (windows, length, hidden)."""
         heads = qkv.view(*qkv.shape[:2], 3, self.heads, -1)
         q, k, v = heads.permute(2, 0, 3, 1, 4)  # each (windows, heads, length, d)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        return attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 class Encoder(nn.Module):

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cprs_core.critics.kernels import attend
+from cprs_core.critics.kernels import window_attention
 from cprs_core.scorer import LABELS, OUTSIDE
 
 MODEL_TYPES = ("qwen2", "qwen3")
-_ATTENTION = "cprs_windows"  # what transformers knows `attend` by
+_ATTENTION = "cprs_windows"  # what transformers knows `window_attention` by
 # Layers of one kind share a graph, but each GPU and length may need its own; beyond torch's default of 8 none is made.
 _MOST_GRAPHS = 64
 
@@ -48,7 +48,7 @@ class HybridCritic(nn.Module):
         super().__init__()
         from transformers import AttentionInterface, AutoModel
 
-        AttentionInterface.register(_ATTENTION, attend)
+        AttentionInterface.register(_ATTENTION, window_attention)
         self.model: Any = AutoModel.from_config(base, attn_implementation=_ATTENTION)  # type: ignore[no-untyped-call]
         for index, layer in enumerate(self.model.layers):
             layer.self_attn.is_causal = index < bidirectional_from

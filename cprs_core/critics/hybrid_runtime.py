@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cprs_core.critics.chat_tokenizer import ChatTokenizer
 from cprs_core.critics.hybrid import HybridCritic
-from cprs_core.critics.in_flight import Running, finished, on_device, to_device
+from cprs_core.critics.in_flight import DeviceThread, Running, finished, on_device, to_device
 from cprs_core.errors import DeviceError, NonFiniteScoresError
 from cprs_core.scorer import LABELS, OnProgress, Prefix
 
@@ -24,8 +24,6 @@ _log = logging.getLogger(__name__)
 
 # Tokens of one forward pass, prefixes included. A window of 8,192 tokens fills a GPU by itself.
 _BATCH_TOKENS = {"cpu": 2_048, "cuda": 8_192, "mps": 8_192}
-# Layers of one kind share a graph, but each GPU needs its own; beyond torch's default of 8 it would not compile.
-_MOST_GRAPHS = 64
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,7 @@ class HybridScorer:
         self.digest = digest
         self._critic = critic
         self._turn = threading.Lock()
+        self._thread = DeviceThread(self.device)
 
     @property
     def fingerprint(self) -> str:
@@ -86,17 +85,18 @@ class HybridScorer:
         """Compiles every layer by itself and runs one full window: seconds it took. Later calls are fast at once."""
         began = time.perf_counter()
         _log.info("compiling the %d layers of %s on %s", len(self._critic.layers), self.name, self.device)
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)
-        for layer in self._critic.layers:
-            layer.compile(dynamic=True)
+        self._critic.compile_layers(dynamic=True)
+        self._thread.run(self._warm_up)
+        seconds = time.perf_counter() - began
+        _log.info("compiled %s on %s in %.0f s", self.name, self.device, seconds)
+        return seconds
+
+    def _warm_up(self) -> None:
         with self._turn, torch.inference_mode(), on_device(self.device):
             for length in (self.window_tokens, max(2, self.window_tokens // 2 + 1)):
                 self._critic(torch.zeros((1, length), dtype=torch.int64, device=self.device))
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
-        seconds = time.perf_counter() - began
-        _log.info("compiled %s on %s in %.0f s", self.name, self.device, seconds)
-        return seconds
 
     def score(
         self, prefix: Prefix, windows: Sequence[NDArray[np.int32]], on_progress: OnProgress | None = None
@@ -107,6 +107,11 @@ class HybridScorer:
             NonFiniteScoresError: a window's scores are not numbers.
             DeviceError: a single window does not fit the device, or the device failed.
         """
+        return self._thread.run(self._score, prefix, windows, on_progress)
+
+    def _score(
+        self, prefix: Prefix, windows: Sequence[NDArray[np.int32]], on_progress: OnProgress | None
+    ) -> list[NDArray[np.float32]]:
         results: list[NDArray[np.float32]] = [np.empty((0, len(LABELS) * len(prefix.tags)), np.float32)] * len(windows)
         total = sum(len(window) for window in windows)
         done = 0

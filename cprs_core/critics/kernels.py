@@ -2,12 +2,12 @@
 
 On Hopper and newer torch prefers cuDNN's kernels. They are about twice as fast as the flash kernel (one H100, 28 heads
 of 128, 8,192 tokens: 0.8 ms against 1.5 where each token sees those before it, 1.4 against 2.7 where it sees all), but
-spend some 80 ms on every length that is new to the process. Windows end on segment borders, so almost every length is.
+spend some 80 ms on every length that is new to the thread. Windows end on segment borders, so almost every length is.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import threading
 from functools import lru_cache
 from typing import Any
 
@@ -16,19 +16,33 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-_READY = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # for any length at once
-_PREPARED = [SDPBackend.CUDNN_ATTENTION, *_READY]
+READY = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # for any length at once
+PREPARED = [SDPBackend.CUDNN_ATTENTION, *READY]
 
-# From this length on, preparing pays; lengths are filled up to so many tokens, so that there are few of them.
+# From this length on, preparing pays; lengths are filled up to a multiple of so many tokens, so that there are few.
 _LONG, _STEP = 4_096, 128
 
-
-def ready_kernels(device: torch.device) -> AbstractContextManager[None]:
-    """Inside, attention runs in kernels that need no preparation, the fastest first; off GPUs nothing changes."""
-    return sdpa_kernel(_READY, set_priority=True) if device.type == "cuda" else nullcontext()
+# Which kernels are allowed is a setting of the whole process: calls from several threads take turns.
+_TURN = threading.Lock()
 
 
-def attend(
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, kernels: list[SDPBackend] | None = None, **options: Any
+) -> Tensor:
+    """torch's attention, (w, heads, n, d) each, in the first of ``kernels`` that fits on a GPU, `READY` by default.
+
+    Elsewhere, and where gradients are wanted, torch chooses.
+    """
+    if query.device.type != "cuda" or torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(query, key, value, **options)
+    if torch.compiler.is_compiling():  # the choice becomes part of the graph
+        with sdpa_kernel(kernels or READY, set_priority=True):
+            return F.scaled_dot_product_attention(query, key, value, **options)
+    with _TURN, sdpa_kernel(kernels or READY, set_priority=True):
+        return F.scaled_dot_product_attention(query, key, value, **options)
+
+
+def window_attention(
     module: Any,
     query: Tensor,
     key: Tensor,
@@ -50,31 +64,27 @@ def attend(
     """
     if attention_mask is not None:
         raise ValueError("windows are run without a mask; a mask would make every layer causal")
-    length, causal = query.shape[2], bool(module.is_causal)
+    causal = bool(module.is_causal)
     options: dict[str, Any] = {
         "dropout_p": dropout,
         "scale": scaling,
         "is_causal": causal,
         "enable_gqa": query.shape[1] != key.shape[1],
     }
-    if query.device.type != "cuda" or torch.is_grad_enabled():
-        out = F.scaled_dot_product_attention(query, key, value, **options)
-    elif causal and length >= _LONG and _prefers_cudnn(query.device):
-        with sdpa_kernel(_PREPARED, set_priority=True):
-            out = attend_filled(query, key, value, _STEP, **options)
+    if causal and query.shape[2] >= _LONG and _prefers_cudnn(query.device):
+        out = filled_attention(query, key, value, _STEP, kernels=PREPARED, **options)
     else:
-        with sdpa_kernel(_READY, set_priority=True):
-            out = F.scaled_dot_product_attention(query, key, value, **options)
+        out = attention(query, key, value, **options)
     return out.transpose(1, 2).contiguous(), None
 
 
-def attend_filled(query: Tensor, key: Tensor, value: Tensor, step: int, **options: Any) -> Tensor:
+def filled_attention(query: Tensor, key: Tensor, value: Tensor, step: int, **options: Any) -> Tensor:
     """Causal attention over a length filled up to a multiple of ``step``: no token looks at what comes later."""
     length = query.shape[2]
     query, key, value = (F.pad(part, (0, 0, 0, -length % step)) for part in (query, key, value))
-    return F.scaled_dot_product_attention(query, key, value, **options)[:, :, :length]
+    return attention(query, key, value, **options)[:, :, :length]
 
 
 @lru_cache
 def _prefers_cudnn(device: torch.device) -> bool:
-    return torch.cuda.get_device_capability(device) >= (9, 0)
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)

@@ -19,7 +19,6 @@ from cprs_core.critics.encoder import Padding
 from cprs_core.critics.in_flight import Running, finished, on_device, to_device
 from cprs_core.critics.int8 import is_supported as int8_is_supported
 from cprs_core.critics.int8 import with_int8_layers
-from cprs_core.critics.kernels import ready_kernels
 from cprs_core.critics.threads import bound_threads
 from cprs_core.critics.token_critic import TokenCritic
 from cprs_core.critics.wordpiece import WordPieceTokenizer
@@ -175,8 +174,7 @@ class CriticScorer:
         asked = torch.tensor([prefix.asked], pin_memory=self.device.type == "cuda")
         matches = self._critic.match_rows(padding.pad(packed), padded_parts, asked, self.tokenizer.unknown_id)
         layout = padding if self._padded else _groups(full)
-        with ready_kernels(self.device):
-            hidden = self._critic.encoder(packed, column, parts, padding.pack(matches), layout)
+        hidden = self._critic.encoder(packed, column, parts, padding.pack(matches), layout)
         scores: torch.Tensor = self._critic(hidden.index_select(0, in_context), rows)
         return scores
 

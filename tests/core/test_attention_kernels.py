@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cprs_core.critics.kernels import attend, attend_filled, ready_kernels
+from cprs_core.critics.kernels import filled_attention, window_attention
 
 
 def states(heads: int, key_heads: int, length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -21,7 +21,7 @@ def states(heads: int, key_heads: int, length: int) -> tuple[torch.Tensor, torch
 def test_filling_a_causal_length_up_changes_nothing(length: int) -> None:
     query, key, value = states(4, 2, length)
     plain = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-    filled = attend_filled(query, key, value, 16, is_causal=True, enable_gqa=True)
+    filled = filled_attention(query, key, value, 16, is_causal=True, enable_gqa=True)
     torch.testing.assert_close(filled, plain)
 
 
@@ -29,9 +29,9 @@ def test_filling_a_causal_length_up_changes_nothing(length: int) -> None:
 def test_the_layers_own_flag_says_whether_later_tokens_are_seen(causal: bool) -> None:
     query, key, value = states(4, 4, 9)
     layer = SimpleNamespace(is_causal=causal)
-    before, weights = attend(layer, query, key, value, None)
+    before, weights = window_attention(layer, query, key, value, None)
     key[:, :, -1] += 1.0
-    after, _ = attend(layer, query, key, value, None)
+    after, _ = window_attention(layer, query, key, value, None)
     assert weights is None
     assert before.shape == (2, 9, 4, 8)
     assert torch.equal(before[:, :-1], after[:, :-1]) == causal
@@ -39,9 +39,4 @@ def test_the_layers_own_flag_says_whether_later_tokens_are_seen(causal: bool) ->
 
 def test_a_mask_is_refused_since_it_would_make_every_layer_causal() -> None:
     with pytest.raises(ValueError, match="without a mask"):
-        attend(SimpleNamespace(is_causal=True), *states(2, 2, 4), torch.ones(4, 4))
-
-
-def test_off_gpus_the_choice_of_kernels_stays_as_it_is() -> None:
-    with ready_kernels(torch.device("cpu")):
-        assert torch.backends.cuda.cudnn_sdp_enabled()
+        window_attention(SimpleNamespace(is_causal=True), *states(2, 2, 4), torch.ones(4, 4))
