@@ -33,10 +33,10 @@ from cprs_core.critics.chat_tokenizer import ChatTokenizer
 from cprs_core.critics.hybrid import HybridCritic
 from cprs_core.critics.hybrid_runtime import HybridScorer
 from cprs_core.critics.memory import GIB, WeightFormat
+from cprs_core.evaluation.speed import prose
 from cprs_core.instructions import PRESETS
 from cprs_core.scale.spread import SpreadScorer
 from cprs_core.scorer import Prefix, Scorer
-from cprs_core.training.needles import corpus_lines
 from cprs_core.windows import plan_windows
 
 QUERY = "What is the special magic number for the harbour garden mentioned in the provided text?"
@@ -124,14 +124,10 @@ class Bench:
         scorer.score(self.prefix, windows)
         return sum(len(window) for window in windows) / (time.perf_counter() - began)
 
-    def text(self, tokens: int) -> str:
-        """Made-up prose in paragraphs, of about ``tokens`` tokens."""
-        lines = [line.strip() + "\n" for line in corpus_lines(2_000, seed=8) if len(line) > 40]
-        sample = "\n".join("".join(lines[begin : begin + 5]) for begin in range(0, len(lines), 5))
-        per_copy = len(self.tokenizer.encode(sample))
-        copies = -(-tokens // per_copy)
-        whole = "".join(f"Part {number}.\n\n{sample}\n" for number in range(copies))
-        return whole[: int(len(whole) * tokens / (per_copy * copies))]
+    def text(self, tokens: int, scorer: Scorer) -> str:
+        """Made-up prose in paragraphs, about ``tokens`` of a scorer's tokens; no two windows are the same."""
+        sample = prose(20_000, seed=8)
+        return prose(int(tokens * len(sample) / len(scorer.tokenizer.encode(sample))), seed=9)
 
     def add(self, row: Row) -> None:
         self.rows.append(row)
@@ -237,7 +233,7 @@ def measure_bf16(bench: Bench, critic: HybridCritic, upstream: float | None) -> 
 def measure_text(bench: Bench, scorer: Scorer, tokens: int, name: str, reach: str = "<= 1.1") -> None:
     """Text to spans, and the scorer alone on the same windows, which it has seen once before either."""
     compressor = Compressor(scorer)
-    text = bench.text(tokens)
+    text = bench.text(tokens, scorer)
     preset = PRESETS["needles"]
     prefix = scorer.tokenizer.encode_prefix(preset.text, QUERY, preset.tags)
     windows = _windows_of(text, scorer, prefix)

@@ -8,7 +8,6 @@ spend some 80 ms on every length that is new to the thread. Windows end on segme
 from __future__ import annotations
 
 import threading
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,20 +25,38 @@ _LONG, _STEP = 4_096, 128
 _TURN = threading.Lock()
 
 
-def attention(
-    query: Tensor, key: Tensor, value: Tensor, kernels: list[SDPBackend] | None = None, **options: Any
-) -> Tensor:
-    """torch's attention, (w, heads, n, d) each, in the first of ``kernels`` that fits on a GPU, `READY` by default.
+def attention(query: Tensor, key: Tensor, value: Tensor, prepared: bool = False, **options: Any) -> Tensor:
+    """torch's attention over (w, heads, n, d); on a GPU, unless gradients are wanted, in a kernel of our choice.
 
-    Elsewhere, and where gradients are wanted, torch chooses.
+    Args:
+        prepared: take cuDNN's kernel where there is one; else one that is ready for any length at once.
     """
     if query.device.type != "cuda" or torch.is_grad_enabled():
         return F.scaled_dot_product_attention(query, key, value, **options)
-    if torch.compiler.is_compiling():  # the choice becomes part of the graph
-        with sdpa_kernel(kernels or READY, set_priority=True):
-            return F.scaled_dot_product_attention(query, key, value, **options)
-    with _TURN, sdpa_kernel(kernels or READY, set_priority=True):
+    with _TURN, sdpa_kernel(PREPARED if prepared else READY, set_priority=True):
         return F.scaled_dot_product_attention(query, key, value, **options)
+
+
+@torch.library.custom_op("cprs::causal_attention", mutates_args=())
+def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Causal attention in cuDNN's kernel, over a length that is filled up.
+
+    For a compiler it is one step that it does not look into: it would choose the kernel by itself.
+
+    Args:
+        query (w, heads, n, d), key, value (w, key heads, n, d).
+
+    Returns:
+        (w, n, heads, d).
+    """
+    options = {"is_causal": True, "scale": scale, "enable_gqa": query.shape[1] != key.shape[1]}
+    return filled_attention(query, key, value, _STEP, prepared=True, **options).transpose(1, 2).contiguous()
+
+
+@causal_attention.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    w, heads, n, d = query.shape
+    return query.new_empty((w, n, heads, d))
 
 
 def window_attention(
@@ -64,18 +81,14 @@ def window_attention(
     """
     if attention_mask is not None:
         raise ValueError("windows are run without a mask; a mask would make every layer causal")
-    causal = bool(module.is_causal)
-    options: dict[str, Any] = {
-        "dropout_p": dropout,
-        "scale": scaling,
-        "is_causal": causal,
-        "enable_gqa": query.shape[1] != key.shape[1],
-    }
-    if causal and query.shape[2] >= _LONG and _prefers_cudnn(query.device):
-        out = filled_attention(query, key, value, _STEP, kernels=PREPARED, **options)
-    else:
-        out = attention(query, key, value, **options)
-    return out.transpose(1, 2).contiguous(), None
+    causal, length, size = bool(module.is_causal), query.shape[2], query.shape[3]
+    scale = size**-0.5 if scaling is None else scaling
+    if causal and length >= _LONG and not torch.is_grad_enabled() and _prefers_cudnn(query.device):
+        return causal_attention(query, key, value, scale), None
+    gqa = query.shape[1] != key.shape[1]
+    attend = F.scaled_dot_product_attention if torch.compiler.is_compiling() else attention  # compiled, it is flash
+    found = attend(query, key, value, dropout_p=dropout, scale=scale, is_causal=causal, enable_gqa=gqa)
+    return found.transpose(1, 2).contiguous(), None
 
 
 def filled_attention(query: Tensor, key: Tensor, value: Tensor, step: int, **options: Any) -> Tensor:
@@ -85,6 +98,5 @@ def filled_attention(query: Tensor, key: Tensor, value: Tensor, step: int, **opt
     return attention(query, key, value, **options)[:, :, :length]
 
 
-@lru_cache
 def _prefers_cudnn(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)

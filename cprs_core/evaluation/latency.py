@@ -18,7 +18,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -72,23 +71,34 @@ SHAPES: dict[str, dict[str, int]] = {
 
 
 class RandomReader:
-    """A decoder of random weights; ``seconds(n)`` is its prefill of ``n`` tokens up to the first token's logits."""
+    """A decoder of random weights; ``seconds(n)`` is its prefill of ``n`` tokens up to the first token's logits.
+
+    Attention runs without a mask, as in a critic without bidirectional layers.
+    """
 
     def __init__(self, shape: str, device: str = "auto") -> None:
         import torch
-        from transformers import AutoModelForCausalLM, Qwen2Config
+        from transformers import Qwen2Config
 
+        from cprs_core.critics.hybrid import HybridCritic
         from cprs_core.critics.runtime import resolve_device
 
         if shape not in SHAPES:
             raise InputError(f"there is no reader shape {shape!r}; choose from {', '.join(SHAPES)}")
         self.shape = shape
         self._device = resolve_device(device)
-        config = Qwen2Config(**SHAPES[shape], max_position_embeddings=2 * LONGEST)  # type: ignore[arg-type]
+        base = Qwen2Config(**SHAPES[shape], max_position_embeddings=2 * LONGEST)  # type: ignore[arg-type]
         dtype = torch.float32 if self._device.type == "cpu" else torch.bfloat16
-        with self._device:
-            model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
-        self._model = model.eval()
+        with torch.device("meta"):
+            model = HybridCritic(base, base.num_hidden_layers, tag_head="lm_head")
+        model = model.to(dtype).to_empty(device=self._device).eval().requires_grad_(False)
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.fill_(1.0)
+            else:
+                parameter.normal_(std=0.02)
+        model.rebuild_rotary(self._device)
+        self._model = model
 
     def seconds(self, tokens: int) -> float:
         """One prefill.
@@ -104,8 +114,8 @@ class RandomReader:
         try:
             with torch.inference_mode():
                 # Only the last position's logits; keys and values need not be kept to know the first token.
-                logits = self._model(input_ids=ids, use_cache=False, logits_to_keep=1).logits
-                logits.argmax(dim=-1).item()
+                last = self._model(ids)[:, -1]
+                (last @ self._model.words.T).argmax(dim=-1).item()
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             raise MemoryError(f"{tokens:,} tokens") from None

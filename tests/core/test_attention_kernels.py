@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cprs_core.critics.kernels import filled_attention, window_attention
+from cprs_core.critics.kernels import causal_attention, filled_attention, window_attention
 
 
 def states(heads: int, key_heads: int, length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -23,6 +23,13 @@ def test_filling_a_causal_length_up_changes_nothing(length: int) -> None:
     plain = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
     filled = filled_attention(query, key, value, 16, is_causal=True, enable_gqa=True)
     torch.testing.assert_close(filled, plain)
+
+
+def test_compilers_may_take_causal_attention_for_one_step() -> None:
+    query, key, value = states(4, 2, 11)
+    plain = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True, scale=0.3)
+    torch.testing.assert_close(causal_attention(query, key, value, 0.3), plain.transpose(1, 2))
+    torch.library.opcheck(causal_attention, (query, key, value, 0.3))
 
 
 @pytest.mark.parametrize("causal", [True, False])
