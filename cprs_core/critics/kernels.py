@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-READY = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # for any length at once
-PREPARED = [SDPBackend.CUDNN_ATTENTION, *READY]
+_READY = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # for any length at once
 
 # From this length on, preparing pays; lengths are filled up to a multiple of so many tokens, so that there are few.
 _LONG, _STEP = 4_096, 128
 
-# Which kernels are allowed is a setting of the whole process: calls from several threads take turns.
+# Which kernels are allowed is a setting of the whole process: calls from several threads take turns. Their order is
+# left alone: once it was set, torch would not go back to its own choice, in the caller's other models too.
 _TURN = threading.Lock()
 
 
@@ -29,11 +29,11 @@ def attention(query: Tensor, key: Tensor, value: Tensor, prepared: bool = False,
     """torch's attention over (w, heads, n, d); on a GPU, unless gradients are wanted, in a kernel of our choice.
 
     Args:
-        prepared: take cuDNN's kernel where there is one; else one that is ready for any length at once.
+        prepared: take cuDNN's kernel, which there must be; else one that is ready for any length at once.
     """
     if query.device.type != "cuda" or torch.is_grad_enabled():
         return F.scaled_dot_product_attention(query, key, value, **options)
-    with _TURN, sdpa_kernel(PREPARED if prepared else READY, set_priority=True):
+    with _TURN, sdpa_kernel(SDPBackend.CUDNN_ATTENTION if prepared else _READY):
         return F.scaled_dot_product_attention(query, key, value, **options)
 
 
@@ -83,7 +83,7 @@ def window_attention(
         raise ValueError("windows are run without a mask; a mask would make every layer causal")
     causal, length, size = bool(module.is_causal), query.shape[2], query.shape[3]
     scale = size**-0.5 if scaling is None else scaling
-    if causal and length >= _LONG and not torch.is_grad_enabled() and _prefers_cudnn(query.device):
+    if causal and length >= _LONG and not torch.is_grad_enabled() and _has_cudnn(query):
         return causal_attention(query, key, value, scale), None
     gqa = query.shape[1] != key.shape[1]
     attend = F.scaled_dot_product_attention if torch.compiler.is_compiling() else attention  # compiled, it is flash
@@ -98,5 +98,8 @@ def filled_attention(query: Tensor, key: Tensor, value: Tensor, step: int, **opt
     return attention(query, key, value, **options)[:, :, :length]
 
 
-def _prefers_cudnn(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+def _has_cudnn(query: Tensor) -> bool:
+    """Whether cuDNN's kernel runs, and is the faster one: 16-bit formats on Hopper and newer."""
+    if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16) or query.shape[-1] % 8:
+        return False
+    return torch.cuda.get_device_capability(query.device) >= (9, 0)

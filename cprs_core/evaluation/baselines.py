@@ -7,14 +7,14 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cprs_core.errors import CheckpointError, MissingExtraError
+from cprs_core.errors import CheckpointError
 from cprs_core.evaluation.corpus import Request
 from cprs_core.evaluation.systems import by_corpus
+from cprs_core.libraries import load_bm25s
 
 _log = logging.getLogger(__name__)
 
@@ -69,11 +69,7 @@ class BM25System:
     """BM25 (k1 1.2, b 0.75) by `bm25s`, indexed per context."""
 
     def __init__(self, name: str = "BM25") -> None:
-        try:
-            self._bm25s: Any = importlib.import_module("bm25s")
-        except ImportError:
-            raise MissingExtraError("bm25s", "bench", "the BM25 row") from None
-        logging.getLogger("bm25s").setLevel(logging.WARNING)
+        self._bm25s = load_bm25s("bench", "the BM25 row")
         self.name = name
 
     def rank(self, requests: Sequence[Request]) -> list[NDArray[np.float32]]:

@@ -8,7 +8,7 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from cprs_core.errors import MissingExtraError
+from cprs_core.libraries import load_bm25s
 from cprs_core.training.corpus import NEGATIVES
 from cprs_core.training.records import EvidenceSet, Record
 
@@ -22,10 +22,7 @@ def mine_negatives(one: EvidenceSet) -> NDArray[np.int32]:
     Raises:
         MissingExtraError: `bm25s` is not installed.
     """
-    try:
-        import bm25s
-    except ImportError:
-        raise MissingExtraError("bm25s", "train", "mining hard negatives") from None
+    bm25s = load_bm25s("train", "mining hard negatives")
     result = np.full((len(one.records), NEGATIVES), -1, dtype=np.int32)
     if len(one.texts) < 2 or not one.records:
         return result
