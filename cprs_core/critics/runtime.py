@@ -173,7 +173,7 @@ class CriticScorer:
         padded_parts = torch.where(padding.is_token, padding.pad(parts), -1)
         asked = torch.tensor([prefix.asked], pin_memory=self.device.type == "cuda")
         matches = self._critic.match_rows(padding.pad(packed), padded_parts, asked, self.tokenizer.unknown_id)
-        layout = padding if self._padded else _groups(full)
+        layout = padding if self._padded and full.min() < full.max() else _groups(full)
         hidden = self._critic.encoder(packed, column, parts, padding.pack(matches), layout)
         scores: torch.Tensor = self._critic(hidden.index_select(0, in_context), rows)
         return scores
