@@ -3,10 +3,14 @@
 A critic's window sees only itself, so of "the survey team reports to the harbour office" and, forty pages on, "the
 harbour office has moved to Oslo" it finds the first. A hop asks again with the question and the text that was found,
 but only of segments that share a rare word with that text which the question did not have.
+
+A question that holds other questions ("Which is earlier: “...” or “...”?", or two one after the other) is asked
+part by part too, since a critic that reads both at once may see to one.
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cprs_core.context import Context, ScoredContext
+from cprs_core.reading import likelihoods
 from cprs_core.scorer import OUTSIDE, Prefix, Scorer
 from cprs_core.segmentation import Segments
-from cprs_core.windows import plan_windows
+from cprs_core.windows import Windows, plan_windows
 from cprs_core.words import find_words
 
 # Hops of "auto": the longest chains of the published tasks have ten links.
@@ -25,6 +30,12 @@ MAX_HOPS = 16
 
 FOLLOWED = 4  # found segments that extend the query, per hop
 READ_WINDOWS = 12  # windows that are read again for each
+MOST_PARTS = 4  # of a question, that are asked by themselves
+
+# What stands in quotation marks, and questions one after the other; a part of fewer words says too little by itself.
+_QUOTED = re.compile(r"“([^“”]+)”|\"([^\"]+)\"|«([^«»]+)»|„([^„“]+)“|「([^「」]+)」|『([^『』]+)』")
+_QUESTION = re.compile(r"[^?？؟]+[?？؟]+")
+_PART_WORDS, _PART_CHARACTERS = 4, 8
 _LEAST_SCORE = 0.05  # of a segment that is followed
 _FOLLOWED_SHARE = 0.2  # of the best score, likewise
 
@@ -42,12 +53,15 @@ _HOP_DECAY = 0.98  # so that what came first wins where scores are equal
 
 @dataclass(frozen=True)
 class Link:
-    """A segment that a later hop found: characters of the context, and the link or first-pass segment it follows."""
+    """A segment that a later hop found: characters of the context, and the link or first-pass segment it follows.
+
+    What a part of the question found follows no segment.
+    """
 
     start: int
     end: int
     hop: int
-    follows: tuple[int, int]
+    follows: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -89,17 +103,32 @@ def follow(
         goes_on: asked before each further reading; False ends the chain where it is.
     """
     walk = _Walk(scored, segments, scorer, query, encode_prefix)
-    frontier = walk.seeds()
+    frontier, parts = walk.seeds(), parts_of(query)
     hop = 1
-    while frontier and hop < hops and goes_on():
+    while (frontier or parts) and hop < hops and goes_on():
         hop += 1
         found: list[int] = []
+        while parts and goes_on():
+            found += walk.ask(parts.pop(0), hop)
         for segment in frontier:
             if not goes_on():
                 break
             found += walk.extend(segment, hop)
         frontier = walk.best(found)
     return Chain(replace(scored, scores=walk.token_scores), walk.links, hop, walk.windows)
+
+
+def parts_of(query: str) -> list[str]:
+    """Questions that a question holds, at most `MOST_PARTS`; none where it is one question."""
+    quoted = [next(filter(None, groups)).strip() for groups in _QUOTED.findall(query)]
+    questions = [match.group().strip() for match in _QUESTION.finditer(query)]
+    parts = quoted or (questions if len(questions) > 1 else [])
+    long = [part for part in parts if len(part.split()) >= _PART_WORDS or _is_long_unspaced(part)]
+    return list(dict.fromkeys(long))[:MOST_PARTS]
+
+
+def _is_long_unspaced(part: str) -> bool:
+    return not part.isascii() and " " not in part and len(part) >= _PART_CHARACTERS
 
 
 def place_links(links: Sequence[Link], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int | None]]:
@@ -131,7 +160,7 @@ def place_links(links: Sequence[Link], spans: Sequence[tuple[int, int]]) -> list
             continue
         before: Link | None = own
         follows: int | None = None
-        while before is not None:
+        while before is not None and before.follows is not None:
             follows = kept(before.follows)
             if follows is not None and follows != index:
                 break
@@ -191,6 +220,25 @@ class _Walk:
         fresh = [segment for segment in fresh if self._scores[segment] >= least]
         return sorted(fresh, key=lambda segment: -self._scores[segment])[:FOLLOWED]
 
+    def ask(self, part: str, hop: int) -> list[int]:
+        """Ask for a part of the question where its words are likeliest; the segments that gained by it."""
+        prefix = self._encode_prefix(part)
+        windows = self._windows(len(prefix))
+        if not len(windows):
+            return []
+        likely = likelihoods(prefix, [self.context.ids[a:b] for a, b in windows.tolist()])
+        chosen = np.sort(np.argsort(-likely, kind="stable")[:READ_WINDOWS])
+        scores, read = self._read_windows(prefix, windows[chosen])
+        value = _HOP_DECAY * scores
+        gained = np.flatnonzero(read & (value > self._scores))
+        for target in gained.tolist():
+            self._scores[target] = value[target]
+            self._raise_tokens(target, float(value[target]))
+            self._hop[target] = hop
+            start, end = self.segments[target].tolist()
+            self.links.append(Link(start, end, hop, None))
+        return gained.tolist()
+
     def extend(self, segment: int, hop: int) -> list[int]:
         """Ask again with the segment's text; the segments that gained by it."""
         self._followed.add(segment)
@@ -234,7 +282,9 @@ class _Walk:
         for word in words.tolist():
             held_by, is_first = index.occurrences(word)
             if index.is_identifier[word]:
-                strength = np.where(is_first, 1.0, _MENTION) * _IDENTIFIER_EVIDENCE
+                # Of a name that many segments hold, each of them is as much likelier as they are fewer.
+                rarity = min(1.0, _COMMON_LEAST / max(1, int(index.segments_of_word[word])))
+                strength = np.where(is_first, 1.0, _MENTION) * _IDENTIFIER_EVIDENCE * rarity
                 np.maximum.at(evidence, held_by, strength.astype(np.float32))
             weight[np.unique(held_by)] += np.float32(np.log1p(count / max(1, int(index.segments_of_word[word]))))
         linked = np.flatnonzero(weight > 0)
@@ -254,23 +304,31 @@ class _Walk:
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Read the windows of the likeliest linked segments: scores (s,) of all segments, and which were read."""
         prefix = self._encode_prefix(f"{self._query} {text}")
-        capacity = self._scorer.window_tokens - len(prefix)
-        tokens = len(self.context.ids)
-        scores = np.zeros(len(self.segments), dtype=np.float32)
-        read = np.zeros(len(self.segments), dtype=np.bool_)
-        if capacity < self._scorer.window_tokens // 8:
-            return scores, read
-        windows = plan_windows(
-            self.context.first_tokens(self.context.sentences[:, 0]), tokens, capacity, overlap=capacity // 4
-        )
+        windows = self._windows(len(prefix))
+        if not len(windows):
+            return np.zeros(len(self.segments), dtype=np.float32), np.zeros(len(self.segments), dtype=np.bool_)
         order = np.argsort(-weight, kind="stable")
         window_of = np.searchsorted(windows[:, 0], self._first_token[linked[order]], side="right") - 1
         chosen = np.sort(list(dict.fromkeys(window_of.tolist()))[:READ_WINDOWS])
-        rows = self._scorer.score(prefix, [self.context.ids[a:b] for a, b in windows[chosen].tolist()])
-        self.windows += len(chosen)
+        return self._read_windows(prefix, windows[chosen])
+
+    def _windows(self, prefix_tokens: int) -> Windows:
+        """All windows behind a prefix; none where it leaves them too little room."""
+        capacity = self._scorer.window_tokens - prefix_tokens
+        if capacity < self._scorer.window_tokens // 8:
+            return np.empty((0, 2), dtype=np.int64)
+        borders = self.context.first_tokens(self.context.sentences[:, 0])
+        return plan_windows(borders, len(self.context.ids), capacity, overlap=capacity // 4)
+
+    def _read_windows(self, prefix: Prefix, windows: Windows) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Scores (s,) of all segments that lie within any of these windows, and which do."""
+        scores = np.zeros(len(self.segments), dtype=np.float32)
+        read = np.zeros(len(self.segments), dtype=np.bool_)
+        rows = self._scorer.score(prefix, [self.context.ids[a:b] for a, b in windows.tolist()])
+        self.windows += len(windows)
         labels = len(self._scorer.labels)
-        inside = (self._first_token[:, None] >= windows[chosen, 0]) & (self._last_token[:, None] <= windows[chosen, 1])
-        for column, (window, found) in enumerate(zip(windows[chosen].tolist(), rows, strict=True)):
+        inside = (self._first_token[:, None] >= windows[:, 0]) & (self._last_token[:, None] <= windows[:, 1])
+        for column, (window, found) in enumerate(zip(windows.tolist(), rows, strict=True)):
             keep = 1.0 - found[:, OUTSIDE::labels].min(axis=1)
             sums = np.concatenate([[0.0], np.cumsum(keep, dtype=np.float64)])
             mine = np.flatnonzero(inside[:, column])

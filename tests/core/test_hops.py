@@ -13,7 +13,7 @@ from cprs_core import Compression, Compressor, InputError, KeywordScorer
 from cprs_core.cascade import CascadeScorer, LexicalRanker
 from cprs_core.evaluation.tasks import infinitebench, ruler
 from cprs_core.evaluation.words import plain_sentence
-from cprs_core.hops import FOLLOWED, MAX_HOPS, READ_WINDOWS, Link, place_links
+from cprs_core.hops import FOLLOWED, MAX_HOPS, READ_WINDOWS, Link, parts_of, place_links
 from cprs_core.instructions import PRESETS
 from cprs_core.scorer import Prefix, WordTokenizer
 from cprs_core.segmentation import segment_lines, segment_sentences
@@ -289,3 +289,59 @@ def test_a_first_word_is_the_first_name_or_identifier_of_its_segment() -> None:
     words = find_words([text], segment_lines(text))
     firsts = {name: words.occurrences(int(words.of_text(name)[0]))[1].tolist() for name in ("func_1", "func_2", "def")}
     assert firsts == {"func_1": [True], "func_2": [False], "def": [False]}
+
+
+class OneThing(KeywordScorer):
+    """Sees to the first of its words that the query asks for, and to no other."""
+
+    def score(self, prefix, windows, on_progress=None):  # type: ignore[no-untyped-def]
+        wanted = [word for word in self._words if word in prefix.query]
+        first = sorted(wanted, key=prefix.query.index)[:1]
+        return KeywordScorer(*first, window_tokens=self.window_tokens).score(prefix, windows, on_progress)
+
+
+MILL, FERRY = "The mill opened in the spring of 1871.", "The ferry began to run in 1902."
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "Which is earlier: “when the mill was opened” or “when the ferry began to run”?",
+        "When was the old mill opened? And when did the ferry begin to run?",
+    ],
+)
+def test_questions_inside_a_question_are_asked_by_themselves_too(query: str) -> None:
+    compressor = Compressor(OneThing("mill", "ferry", window_tokens=128))
+    text = far_apart(FERRY, MILL)
+    assert FERRY not in compressor.compress(text, query, max_tokens=30).text
+    result = compressor.compress(text, query, max_tokens=30, hops=2)
+    ferry, mill = (next(span for span in result.spans if fact in span.text) for fact in (FERRY, MILL))
+    assert (mill.hop, ferry.hop, ferry.follows) == (1, 2, None)
+
+
+@pytest.mark.parametrize(
+    ("query", "parts"),
+    [
+        ("Who signed the lease?", []),
+        ("What does “carpe diem” mean?", []),  # a quotation, not a question
+        ("First: “when A was born in Oslo” or “when B died”?", ["when A was born in Oslo"]),
+        ("When was A born? And when did B die?", ["When was A born?", "And when did B die?"]),
+        ("租约是谁签署的？租约何时到期结束？", ["租约是谁签署的？", "租约何时到期结束？"]),
+        ("Why? Who signed the lease?", ["Who signed the lease?"]),
+        ("", []),
+    ],
+)
+def test_a_question_holds_others_in_quotation_marks_or_one_after_the_other(query: str, parts: list[str]) -> None:
+    assert parts_of(query) == parts
+
+
+def test_an_identifier_that_is_everywhere_says_little_of_each_place() -> None:
+    plain = " ".join(f"The engine{number}X9 stood in hall {number}." for number in range(40))
+    text = far_apart("Only the rareK7 was sold.", " ".join(f"A busyK8 came on day {n}." for n in range(30)), plain)
+    segments = Compressor(KeywordScorer("sold", window_tokens=128)).compress(
+        text, "What of rareK7 and busyK8?", max_tokens=200, hops=2
+    )
+    scores = {span.text: span.score for span in segments.spans}
+    rare = max(score for kept_text, score in scores.items() if "rareK7" in kept_text)
+    busy = max((score for kept_text, score in scores.items() if "busyK8" in kept_text), default=0.0)
+    assert rare > 2 * busy
