@@ -8,6 +8,7 @@ spend some 80 ms on every length that is new to the thread. Windows end on segme
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -26,20 +27,21 @@ _TURN = threading.Lock()
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, prepared: bool = False, **options: Any) -> Tensor:
-    """torch's attention over (w, heads, n, d); on a GPU, unless gradients are wanted, in a kernel of our choice.
+    """torch's attention over (w, heads, n, d).
 
     Args:
-        prepared: take cuDNN's kernel, which there must be; else one that is ready for any length at once.
+        prepared: in the kernel that torch prefers; else, on a GPU and unless gradients are wanted, in one that is ready
+            for any length at once.
     """
     if query.device.type != "cuda" or torch.is_grad_enabled():
         return F.scaled_dot_product_attention(query, key, value, **options)
-    with _TURN, sdpa_kernel(SDPBackend.CUDNN_ATTENTION if prepared else _READY):
+    with _TURN, nullcontext() if prepared else sdpa_kernel(_READY):
         return F.scaled_dot_product_attention(query, key, value, **options)
 
 
 @torch.library.custom_op("cprs::causal_attention", mutates_args=())
 def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Causal attention in cuDNN's kernel, over a length that is filled up.
+    """Causal attention in the kernel that torch prefers, over a length that is filled up.
 
     For a compiler it is one step that it does not look into: it would choose the kernel by itself.
 
@@ -83,7 +85,7 @@ def window_attention(
         raise ValueError("windows are run without a mask; a mask would make every layer causal")
     causal, length, size = bool(module.is_causal), query.shape[2], query.shape[3]
     scale = size**-0.5 if scaling is None else scaling
-    if causal and length >= _LONG and not torch.is_grad_enabled() and _has_cudnn(query):
+    if causal and length >= _LONG and not torch.is_grad_enabled() and _prefers_cudnn(query.device):
         return causal_attention(query, key, value, scale), None
     gqa = query.shape[1] != key.shape[1]
     attend = F.scaled_dot_product_attention if torch.compiler.is_compiling() else attention  # compiled, it is flash
@@ -98,8 +100,5 @@ def filled_attention(query: Tensor, key: Tensor, value: Tensor, step: int, **opt
     return attention(query, key, value, **options)[:, :, :length]
 
 
-def _has_cudnn(query: Tensor) -> bool:
-    """Whether cuDNN's kernel runs, and is the faster one: 16-bit formats on Hopper and newer."""
-    if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16) or query.shape[-1] % 8:
-        return False
-    return torch.cuda.get_device_capability(query.device) >= (9, 0)
+def _prefers_cudnn(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
