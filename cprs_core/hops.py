@@ -34,7 +34,8 @@ MOST_PARTS = 4  # of a question, that are asked by themselves
 
 # What stands in quotation marks, and questions one after the other; a part of fewer words says too little by itself.
 _QUOTED = re.compile(r"“([^“”]+)”|\"([^\"]+)\"|«([^«»]+)»|„([^„“]+)“|「([^「」]+)」|『([^『』]+)』")
-_QUESTION = re.compile(r"[^?？؟]+[?？؟]+")
+_QUESTION_MARKS = "?？؟"
+_QUESTION_END = re.compile(rf"(?<=[{_QUESTION_MARKS}])(?![{_QUESTION_MARKS}])")
 _PART_WORDS, _PART_CHARACTERS = 4, 8
 _LEAST_SCORE = 0.05  # of a segment that is followed
 _FOLLOWED_SHARE = 0.2  # of the best score, likewise
@@ -121,7 +122,7 @@ def follow(
 def parts_of(query: str) -> list[str]:
     """Questions that a question holds, at most `MOST_PARTS`; none where it is one question."""
     quoted = [next(filter(None, groups)).strip() for groups in _QUOTED.findall(query)]
-    questions = [match.group().strip() for match in _QUESTION.finditer(query)]
+    questions = [part.strip() for part in _QUESTION_END.split(query) if part.endswith(tuple(_QUESTION_MARKS))]
     parts = quoted or (questions if len(questions) > 1 else [])
     long = [part for part in parts if len(part.split()) >= _PART_WORDS or _is_long_unspaced(part)]
     return list(dict.fromkeys(long))[:MOST_PARTS]
@@ -232,11 +233,12 @@ class _Walk:
         value = _HOP_DECAY * scores
         gained = np.flatnonzero(read & (value > self._scores))
         for target in gained.tolist():
+            if self._scores[target] < _LEAST_SCORE <= value[target]:  # else an earlier pass found it, or none did
+                self._hop[target] = hop
+                start, end = self.segments[target].tolist()
+                self.links.append(Link(start, end, hop, None))
             self._scores[target] = value[target]
             self._raise_tokens(target, float(value[target]))
-            self._hop[target] = hop
-            start, end = self.segments[target].tolist()
-            self.links.append(Link(start, end, hop, None))
         return gained.tolist()
 
     def extend(self, segment: int, hop: int) -> list[int]:

@@ -15,7 +15,7 @@ from cprs_core.evaluation.tasks import infinitebench, ruler
 from cprs_core.evaluation.words import plain_sentence
 from cprs_core.hops import FOLLOWED, MAX_HOPS, READ_WINDOWS, Link, parts_of, place_links
 from cprs_core.instructions import PRESETS
-from cprs_core.scorer import Prefix, WordTokenizer
+from cprs_core.scorer import OUTSIDE, Prefix, WordTokenizer
 from cprs_core.segmentation import segment_lines, segment_sentences
 from cprs_core.selection import GRANULARITIES
 from cprs_core.words import find_words
@@ -333,6 +333,31 @@ def test_questions_inside_a_question_are_asked_by_themselves_too(query: str) -> 
 )
 def test_a_question_holds_others_in_quotation_marks_or_one_after_the_other(query: str, parts: list[str]) -> None:
     assert parts_of(query) == parts
+
+
+class SurerOfParts(KeywordScorer):
+    """Half sure where the query holds two questions."""
+
+    def score(self, prefix, windows, on_progress=None):  # type: ignore[no-untyped-def]
+        scores = super().score(prefix, windows, on_progress)
+        if prefix.query.count("?") > 1:
+            for rows in scores:
+                hit = rows[:, OUTSIDE] < 1.0
+                rows[hit] *= 0.5
+                rows[hit, OUTSIDE] = 0.5
+        return scores
+
+
+def test_a_part_does_not_claim_what_the_first_pass_found() -> None:
+    compressor = Compressor(SurerOfParts("mill", "opened", "spring", window_tokens=128))
+    query = "When was the old mill opened? And who was it opened by?"
+    result = compressor.compress(far_apart(MILL), query, max_tokens=30, hops=2)
+    assert [span.hop for span in result.spans if MILL in span.text] == [1]
+
+
+def test_the_parts_of_a_long_query_take_time_in_proportion() -> None:
+    assert parts_of("word " * 200_000) == []
+    assert parts_of("“" * 200_000 + "?" * 200_000) == []
 
 
 def test_an_identifier_that_is_everywhere_says_little_of_each_place() -> None:
