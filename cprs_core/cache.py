@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 Arrays = Mapping[str, NDArray]
 
 # Part of every key: raise it when tokens, sentences, windows or scores of the same input come out differently.
-_FORMAT = "2"
+_FORMAT = "3"
 _WAIT = 5.0  # seconds for another process that writes
 
 

@@ -36,7 +36,7 @@ _WORD_STOP = re.compile(
 
 # sentencex takes what stands between two marks for one sentence, from an apostrophe to the next or over a whole speech.
 # Sentences of more bytes than this are read without their marks. In bytes, as a Chinese character is about a token.
-_LONG_QUOTATION = 300
+_LONG_QUOTATION = 120
 _MARK = re.compile(r"""["“”„‟‚‛‘«»‹›`(){}\[\]<>（）「」『』《》【】]|['’](?:(?<!\w['’])|(?!\w))""")
 # What still belongs to a sentence behind its stop: all up to the last mark that can only close, then marks that may do
 # either and stand close to it, then blanks.

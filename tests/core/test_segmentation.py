@@ -84,6 +84,14 @@ def test_long_quotation_that_a_line_break_cuts_is_cut_at_its_sentences_too() -> 
     assert "The lease was signed." in sentences(f"text: '\n- {WALK}. {WALK}. {WALK}. The lease was signed. {WALK}.\n'")
 
 
+def test_remarks_of_a_few_sentences_are_cut_too() -> None:
+    remark = (
+        "“It rained all night on the roof of the old mill. |The lease was signed. "
+        "|Ask the miller himself, if you don't trust me.”"
+    )
+    assert sentences(remark.replace("|", "")) == [sentence.strip() for sentence in remark.split("|")]
+
+
 def test_short_quotations_stay_whole() -> None:
     assert sentences("“Stop. Now,” he said. (See p. 3. It rained.) He left.") == [
         "“Stop. Now,” he said.",
