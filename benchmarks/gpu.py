@@ -3,7 +3,8 @@
     python -m benchmarks.gpu --out OUT [--only NAME ...] [--seconds 1.5]
 
 Speed does not depend on what the weights are, so they are drawn on the device. The share of the roofline is against a
-bf16 matrix product measured in the same run. Useful tokens only: the prefix that every window repeats is printed apart,
+bf16 matrix product measured in the same run, a short one; how fast the card does it for seconds, when its power limit
+counts, is printed beside it. Useful tokens only: the prefix that every window repeats is printed apart,
 and nothing is padded. Every row stands alone: where one fails, its error stands in its place. ``OUT/gpu.json`` holds
 all rows. On a machine without a GPU ``--tiny`` shows that it runs.
 """
@@ -67,6 +68,7 @@ class Bench:
         preset = PRESETS["needles"]
         self.prefix: Prefix = self.tokenizer.encode_prefix(preset.text, QUERY, preset.tags)
         self.roofline: float | None = None
+        self.sustained: float | None = None
         self.bf16: float | None = None
 
     def config(self) -> Qwen2Config:
@@ -164,6 +166,9 @@ def measure_roofline(bench: Bench) -> None:
         seconds = _seconds(bench, lambda: a @ b, 3 if bench.tiny else 30)
         bench.roofline = 2.0 * n**3 / seconds
         bench.add(Row("bf16 matrix product, 8192 x 8192 x 8192 (the roofline)", bench.roofline / 1e12, "TFLOP/s"))
+        times = max(3, int(bench.args.seconds / seconds))
+        bench.sustained = 2.0 * n**3 / _seconds(bench, lambda: a @ b, times)
+        bench.add(Row(f"  the same for {bench.args.seconds:g} s", bench.sustained / 1e12, "TFLOP/s"))
 
 
 def measure_upstream(bench: Bench, critic: HybridCritic) -> float | None:
@@ -216,7 +221,10 @@ def measure_bf16(bench: Bench, critic: HybridCritic, upstream: float | None) -> 
         bench.add(Row("bf16, compiled layers, w = 8,192", bench.bf16, "tokens/s", ">= 40,000", share))
         if bench.roofline:
             per_window = bench.flops(critic) / (bench.window - len(bench.prefix))
-            bench.add(Row("  share of the roofline", bench.bf16 * per_window / bench.roofline, "", ">= 0.80"))
+            reached = bench.bf16 * per_window
+            bench.add(Row("  share of the roofline", reached / bench.roofline, "", ">= 0.80"))
+            if bench.sustained:
+                bench.add(Row("  share of the product that lasts as long", reached / bench.sustained, ""))
         bench.add(Row("  warm-up of the compiler", seconds, "s"))
         p = len(bench.prefix)
         bench.add(Row("  overhead: prefix tokens per useful token", p / (bench.window - p), "", "", "padding: none"))

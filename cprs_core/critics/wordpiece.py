@@ -26,6 +26,12 @@ _SAFE_CUT = re.compile(r"[\s。！？；：，、]")
 # it is. Budgets count tokens, so such a run counts as one token for every 4 characters.
 _UNKNOWN_CHARACTERS = 4
 
+# Characters that tokens spell one for one, whether accents are kept or not: up to Latin-1 and a little further, dashes
+# and quotation marks, ideographs. None of them ever becomes two.
+_PLAIN = ((0, 0x130), (0x2010, 0x2028), (0x4E00, 0xA000))
+_BLANK = np.zeros(0xA000, dtype=np.bool_)
+_BLANK[[ord(blank) for blank in " \t\n\r\xa0"]] = True
+
 
 class WordPieceTokenizer:
     """Text to ids, and instruction and query to ``[CLS] instruction [SEP] query [SEP]``.
@@ -39,6 +45,9 @@ class WordPieceTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
         self._cls, self._sep, self._unknown = (self._special(name) for name in ("[CLS]", "[SEP]", "[UNK]"))
+        lengths = np.array([len(word.removeprefix("##")) for word in self.vocabulary()], dtype=np.int64)
+        lengths[self._unknown] = 0
+        self._lengths = lengths
 
     @classmethod
     def from_file(cls, path: Path) -> WordPieceTokenizer:
@@ -88,11 +97,17 @@ class WordPieceTokenizer:
         counts = np.array([len(part) for part in ids], dtype=np.int64)
         total = int(counts.sum())
         all_ids = np.fromiter(itertools.chain.from_iterable(ids), np.int32, total)
-        pairs = itertools.chain.from_iterable(encoding.offsets for encoding in encodings)
-        offsets = np.fromiter(itertools.chain.from_iterable(pairs), np.int64, 2 * total).reshape(-1, 2)
-        offsets += np.repeat(np.array([a for _, a, _ in ranges], dtype=np.int64), counts)[:, None]
         pieces = np.array([max(0, len(cuts) - 1) for cuts in borders], dtype=np.int64)
         owner = np.repeat(np.repeat(np.arange(len(texts)), pieces), counts)
+        ends = np.cumsum(np.array([b - a for _, a, b in ranges], dtype=np.int64))
+        offsets = self._spelled(texts, all_ids, counts, ends)
+        if offsets is None:
+            pairs = itertools.chain.from_iterable(encoding.offsets for encoding in encodings)
+            offsets = np.fromiter(itertools.chain.from_iterable(pairs), np.int64, 2 * total).reshape(-1, 2)
+            offsets += np.repeat(np.array([a for _, a, _ in ranges], dtype=np.int64), counts)[:, None]
+        else:
+            bounds = np.cumsum([0, *(len(text) for text in texts)], dtype=np.int64)
+            offsets -= bounds[owner][:, None]
         tokens, owner = self._cut_unknown_runs(all_ids, offsets, owner)
         cuts = np.searchsorted(owner, np.arange(len(texts) + 1)).tolist()
         return [Tokens(tokens.ids[a:b], tokens.starts[a:b], tokens.ends[a:b]) for a, b in itertools.pairwise(cuts)]
@@ -118,6 +133,32 @@ class WordPieceTokenizer:
         if id is None:
             raise CheckpointError(f"the tokenizer has no {name} token; it is not one of a BERT-like critic")
         return int(id)
+
+    def _spelled(
+        self, texts: list[str], ids: NDArray[np.int32], counts: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> NDArray[np.int64] | None:
+        """Characters of each token, int64 (n, 2), in the texts end to end; None where the library has to be asked.
+
+        Its offsets come as Python objects, two for each token, which takes longer than all else here. Tokens of plain
+        text without unknown words spell its visible characters one after the other, so these can be counted; where a
+        piece has not just as many as its tokens spell, the library left something out.
+
+        Args:
+            counts, ends (int64, (pieces,)): tokens of each piece, and where it ends.
+        """
+        codes = np.frombuffer("".join(texts).encode("utf-32-le"), dtype=np.uint32)
+        plain = np.zeros(len(codes), dtype=np.bool_)
+        for low, high in _PLAIN:
+            plain |= (codes >= low) & (codes < high)
+        lengths = self._lengths[ids]
+        if not plain.all() or not lengths.all():
+            return None
+        visible = np.flatnonzero(~_BLANK[codes])
+        after = np.cumsum(lengths)
+        spelled = np.append(0, after)[np.cumsum(counts)]
+        if not np.array_equal(spelled, np.searchsorted(visible, ends)):
+            return None
+        return np.stack([visible[after - lengths], visible[after - 1] + 1], axis=1)
 
     def _cut_unknown_runs(
         self, ids: NDArray[np.int32], offsets: NDArray[np.int64], owner: NDArray[np.int64]

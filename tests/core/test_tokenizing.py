@@ -15,6 +15,10 @@ from tests.core.texts import NASTY, any_text
 from tests.core.tiny import tiny_tokenizer
 
 TINY = WordPieceTokenizer(tiny_tokenizer())
+RUST = RustTokenizer.from_file(str(embedded_folder() / "tokenizer.json"))
+RUST.no_truncation()
+RUST.encode_special_tokens = True
+OURS = WordPieceTokenizer(RUST)
 PROSE = "Ada King signed the lease on Monday, in Zürich; nobody knew why.\nIt rained all day. "
 
 
@@ -38,18 +42,28 @@ def test_batches_of_texts_are_texts_alone() -> None:
 
 def test_pieces_of_a_long_text_are_the_text_read_whole() -> None:
     """The library's own tokens of the whole text, in one call."""
-    rust = RustTokenizer.from_file(str(embedded_folder() / "tokenizer.json"))
-    rust.no_truncation()
-    rust.encode_special_tokens = True
-    ours = WordPieceTokenizer(rust)
     text = "".join(f"{index} {PROSE}{nasty} " for index, nasty in enumerate(list(NASTY.values()) * 12))
     text = replace_surrogates(text).replace("x" * 3_000, "").replace("y" * 3_000, "")
-    whole = rust.encode(text, add_special_tokens=False)
-    tokens = ours.encode(text)
+    whole = RUST.encode(text, add_special_tokens=False)
+    tokens = OURS.encode(text)
     assert len(text) > 20_000
-    known = tokens.ids != ours.unknown_id  # long unknown runs count as several tokens
-    theirs = [(id, *range_) for id, range_ in zip(whole.ids, whole.offsets, strict=True) if id != ours.unknown_id]
+    known = tokens.ids != OURS.unknown_id  # long unknown runs count as several tokens
+    theirs = [(id, *range_) for id, range_ in zip(whole.ids, whole.offsets, strict=True) if id != OURS.unknown_id]
     assert [row for row, is_known in zip(rows(tokens), known, strict=True) if is_known] == theirs
+
+
+PLAIN = "abz AZ09 .,'-\t\n\r\xa0éÉßøŠ“”’–…合同租"
+TRICKY = "\xad\x0b\x85\x00\x7f\u0301İŉĲǅ\u2028\u200bがヴ가ก😀"
+
+
+@given(st.lists(st.text(PLAIN) | st.text(PLAIN + TRICKY), max_size=4))
+@settings(max_examples=300, deadline=None)
+def test_offsets_that_are_counted_are_those_of_the_library(texts: list[str]) -> None:
+    for text, tokens in zip(texts, OURS.encode_batch(texts), strict=True):
+        theirs = RUST.encode(text, add_special_tokens=False)
+        known = tokens.ids != OURS.unknown_id
+        expected = [(id, *of) for id, of in zip(theirs.ids, theirs.offsets, strict=True) if id != OURS.unknown_id]
+        assert [row for row, is_known in zip(rows(tokens), known, strict=True) if is_known] == expected
 
 
 def test_no_texts_no_tokens() -> None:
