@@ -1,8 +1,9 @@
 """The small critic's body: a BERT-shaped encoder over packed windows.
 
 Windows of unequal length lie end to end in one row of tokens, so linear layers never see padding; only attention
-looks at windows apart: one length at a time, or, where many small steps cost more than some filling, all of them in
-rows of one length. The tests hold both against transformers' ``BertModel`` with padding.
+looks at windows apart: one length at a time, or, where many small steps cost more, all of them at once, in a kernel
+that knows where windows end or in rows filled up to one length. The tests hold them against transformers'
+``BertModel`` with padding.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cprs_core.critics.kernels import attention
+from cprs_core.critics.kernels import attention, packed_attention, takes_packed
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,21 @@ class Padding:
         source (int64, (windows * length,)): the packed token at each place; the window's last where a row is filled up.
         places (int64, (total,)): the place of each packed token.
         is_token (bool, (windows, length)): false where a row is filled up.
+        borders (int32, (windows + 1,)): where each window begins in the packed tokens, and the end of the last.
     """
 
     source: Tensor
     places: Tensor
     is_token: Tensor
+    borders: Tensor
 
     @classmethod
     def of(cls, lengths: Tensor, places: Tensor, length: int) -> Padding:
         """For windows of these lengths (int64, (windows,)); nothing is asked of the device."""
         column = torch.arange(length, device=lengths.device)
-        first = lengths.cumsum(0) - lengths  # (windows,)
-        source = first[:, None] + torch.minimum(column, lengths[:, None] - 1)  # (windows, length)
-        return cls(source.flatten(), places, column < lengths[:, None])
+        borders = F.pad(lengths.cumsum(0), (1, 0))  # (windows + 1,)
+        source = borders[:-1, None] + torch.minimum(column, lengths[:, None] - 1)  # (windows, length)
+        return cls(source.flatten(), places, column < lengths[:, None], borders.int())
 
     def pad(self, x: Tensor) -> Tensor:
         """Packed tokens in rows: (total, ...) -> (windows, length, ...)."""
@@ -96,6 +99,9 @@ class EncoderLayer(nn.Module):
     def attend(self, qkv: Tensor, layout: Groups | Padding) -> Tensor:
         """Attention inside each window: (total, 3 * hidden) -> (total, hidden)."""
         if isinstance(layout, Padding):
+            q, k, v = qkv.view(len(qkv), 3, self.heads, -1).unbind(1)  # each (total, heads, d)
+            if takes_packed(q):
+                return packed_attention(q, k, v, layout.borders, layout.is_token.shape[1]).flatten(1)
             # One row of the mask serves all heads and queries; what the queries that fill up find is thrown away.
             return layout.pack(self._attend(layout.pad(qkv), layout.is_token[:, None, None]))
         sizes = [windows * length for windows, length in layout]

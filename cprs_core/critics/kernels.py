@@ -16,6 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+try:
+    from torch.nn.attention import varlen
+except ImportError:  # torch before 2.10
+    varlen = None  # type: ignore[assignment]
+
 _READY = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # for any length at once
 
 # From this length on, preparing pays; lengths are filled up to a multiple of so many tokens, so that there are few.
@@ -37,6 +42,30 @@ def attention(query: Tensor, key: Tensor, value: Tensor, prepared: bool = False,
         return F.scaled_dot_product_attention(query, key, value, **options)
     with _TURN, nullcontext() if prepared else sdpa_kernel(_READY):
         return F.scaled_dot_product_attention(query, key, value, **options)
+
+
+def takes_packed(x: Tensor) -> bool:
+    """Whether `packed_attention` can run on queries like ``x`` (..., d) here."""
+    if varlen is None or x.device.type != "cuda" or torch.is_grad_enabled():
+        return False
+    halves = x.dtype in (torch.bfloat16, torch.float16) and x.shape[-1] % 8 == 0
+    return halves and torch.cuda.get_device_capability(x.device) >= (8, 0)
+
+
+def packed_attention(query: Tensor, key: Tensor, value: Tensor, borders: Tensor, longest: int) -> Tensor:
+    """Attention inside each of several windows that lie end to end, in the flash kernel, without filling.
+
+    Args:
+        query, key, value (float16 or bfloat16, (total, heads, d)): on a GPU, see `takes_packed`.
+        borders (int32, (windows + 1,)): where each window begins, and the end of the last.
+        longest: tokens of a window at most.
+
+    Returns:
+        (total, heads, d).
+    """
+    found = varlen.varlen_attn(query, key, value, borders, borders, longest, longest)
+    assert isinstance(found, Tensor)  # nothing else was asked for
+    return found
 
 
 @torch.library.custom_op("cprs::causal_attention", mutates_args=())

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cprs_core import CPRSError
-from cprs_core.critics.encoder import Padding
+from cprs_core.critics.encoder import EncoderConfig, EncoderLayer, Padding
 from cprs_core.critics.in_flight import Running, finished, to_device
+from cprs_core.critics.kernels import takes_packed
 from cprs_core.critics.runtime import CriticScorer, _padded_batches
 from cprs_core.critics.wordpiece import WordPieceTokenizer
 from tests.core.tiny import tiny_critic, tiny_tokenizer
@@ -59,6 +60,25 @@ def test_padded_and_grouped_attention_agree(lengths: list[int], more: int) -> No
         padded = layer.attend(qkv, padding_of(lengths, max(lengths) + more))
         difference = (padded - layer.attend(qkv, groups)).abs().max().item()
     assert difference < 1e-6
+
+
+@given(mixes)
+@settings(max_examples=50, deadline=None)
+def test_borders_are_where_windows_begin_and_end(lengths: list[int]) -> None:
+    assert padding_of(lengths, max(lengths)).borders.tolist() == [0, *np.cumsum(lengths).tolist()]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernel for packed windows runs on a GPU")
+@pytest.mark.parametrize("lengths", [[1], [512] * 7, [511, 300, 17, 1]])
+def test_packed_and_grouped_attention_agree_on_a_gpu(lengths: list[int]) -> None:
+    layer = EncoderLayer(EncoderConfig(100, hidden_size=64, heads=2))
+    groups = [(lengths.count(n), n) for n in sorted(set(lengths), reverse=True)]
+    qkv = torch.randn(sum(lengths), 192, generator=torch.Generator().manual_seed(1))
+    on_gpu = Padding(*(part.cuda() for part in vars(padding_of(lengths, max(lengths))).values()))
+    with torch.inference_mode():
+        found = layer.attend(qkv.cuda().bfloat16(), on_gpu).float().cpu()
+        assert takes_packed(torch.empty(1, 32, dtype=torch.bfloat16, device="cuda"))
+        assert (found - layer.attend(qkv, groups)).abs().max().item() < 0.03
 
 
 @given(mixes, st.integers(0, 20))
