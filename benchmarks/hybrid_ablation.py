@@ -3,7 +3,7 @@
     python -m benchmarks.hybrid_ablation --out OUT [--seconds 240] [--only hybrid-both ...]
     python -m benchmarks.hybrid_ablation --table OUT/hybrid_ablation.json ...
 
-Same data, seed and number of steps for all. Writes ``OUT/hybrid_ablation.json``, and the folder of the variant
+Same data and seed for all. Writes ``OUT/hybrid_ablation.json``, and the folder of the variant
 "hybrid-both" (int8, a few megabytes). Variants leave most of a GPU idle, so several processes with one each can share
 it; ``--table`` puts their files together. On a CPU use ``--tiny`` to see that it runs.
 """
@@ -214,35 +214,46 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     layers, results = args.layers, {}
     first_layers = {"hybrid": layers - max(1, round(layers / 3)), "causal": layers, "bidirectional": 0}
     training = HybridTraining(
-        steps=args.steps, seconds=args.seconds, learning_rate=args.learning_rate, compile_layers=args.compile
+        steps=args.steps,
+        seconds=args.seconds,
+        learning_rate=args.learning_rate,
+        compile_layers=args.compile,
+        seed=1 + args.seed,
     )
     for name in args.only:
         attention, heads = name.split("-")
         first, tag_head = first_layers[attention], "tied" if heads == "both" else None
         config = make_config(tokenizer, layers, args.hidden, first, tag_head)
         outside = chat.word_ids(OUTSIDE_WORD).tolist() if tag_head else []
+        torch.manual_seed(args.seed)
         critic = HybridCritic(config.base, first, tag_head=tag_head, outside_ids=outside)
-        init_matching(critic, seed=3)
+        init_matching(critic, seed=3 + args.seed)
         critic.to(device)
         weights = sum(parameter.numel() for parameter in critic.parameters())
         began = time.perf_counter()
         words = TagWords.of(chat, TAGS, critic)
-        steps = fit(critic, batches([short, long], args.batch_tokens, device, 4), words, training, _show)
+        steps = fit(critic, batches([short, long], args.batch_tokens, device, 4 + args.seed), words, training, _show)
         seconds = time.perf_counter() - began
         scores = predict(critic, held_out, tag_ids, 65_536)
-        results[name] = {"weights": weights, "bidirectional_from": first, "steps": steps, "seconds": round(seconds, 1)}
-        results[name]["held_out"] = measure(scores, held_out)
-        print(f"{name}: {json.dumps(results[name])}", flush=True)
+        result: dict[str, Any] = {
+            "weights": weights,
+            "bidirectional_from": first,
+            "steps": steps,
+            "seconds": round(seconds, 1),
+        }
+        result["held_out"] = measure(scores, held_out)
+        results[f"{name}, seed {args.seed}" if args.seed else name] = result
+        print(f"{name}: {json.dumps(result)}", flush=True)
         if name == "hybrid-both":
             folder = args.out / "hybrid-tiny"
             save_hybrid(folder, critic, config, tokenizer.to_str(), small=True)
-            results[name]["saved"] = _of_saved(folder, device, held_out, tag_ids)
+            result["saved"] = _of_saved(folder, device, held_out, tag_ids)
             trained = (
                 f"{steps:,} steps of {args.batch_tokens:,} tokens in {seconds:.0f} s, {weights / 1e6:.1f} M weights"
             )
-            measured = {"length": args.length, "trained": trained, **results[name]["saved"]}
+            measured = {"length": args.length, "trained": trained, **result["saved"]}
             (folder / "measured.json").write_text(json.dumps(measured, indent=2) + "\n")
-            print(json.dumps(results[name]["saved"]), flush=True)
+            print(json.dumps(result["saved"]), flush=True)
         _write(args.out, results, training, args)
     return results
 
@@ -269,7 +280,7 @@ def render_table(files: list[dict[str, Any]]) -> str:
         "| variant | steps | needles | key-values | chains | false | tokens labelled right |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in (known for known in VARIANTS if known in done):
+    for name in sorted(done, key=lambda name: (VARIANTS.index(name.partition(",")[0]), name)):
         found = done[name]["held_out"]
         cells = [f"{100 * found[tag]['exact']:.1f}" for tag in TAGS]
         cells += [f"{100 * found['all']['false']:.1f}", f"{100 * found['all']['tokens']:.2f}"]
@@ -311,6 +322,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--vocabulary", type=int, default=1_024)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order of windows and dropout of labels")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="a few steps of a very small model")
     args = parser.parse_args()

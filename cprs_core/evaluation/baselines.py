@@ -88,6 +88,10 @@ class BM25System:
         return ranked
 
 
+# Segments that are embedded in one go: several contexts, so that short documents still fill batches.
+_EMBEDDED_TOGETHER = 20_000
+
+
 class EmbeddingSystem:
     """Cosine of all-MiniLM-L6-v2 sentence embeddings (mean pooling), each text embedded once.
 
@@ -104,9 +108,7 @@ class EmbeddingSystem:
         corpora = by_corpus(requests)
         queries = self.embed([request.query for request in requests])
         ranked: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(requests)
-        # Several contexts are embedded in one go, so that short documents still fill batches.
-        sizes = np.cumsum([len(corpus.segments) for corpus, _ in corpora])
-        for group in np.split(np.arange(len(corpora)), np.searchsorted(sizes, range(20_000, int(sizes[-1]), 20_000))):
+        for group in in_groups([len(corpus.segments) for corpus, _ in corpora], _EMBEDDED_TOGETHER):
             vectors = self.embed([text for i in group for text in corpora[i][0].segment_texts])
             begin = 0
             for corpus, indices in (corpora[i] for i in group):
@@ -115,6 +117,20 @@ class EmbeddingSystem:
                 for i in indices:
                     ranked[i] = rows @ queries[i]
         return ranked
+
+
+def in_groups(sizes: Sequence[int], room: int) -> list[list[int]]:
+    """Indices of neighbours whose sizes sum to ``room`` at most; what is larger stands alone, and 0 is left out."""
+    groups: list[list[int]] = []
+    left = 0
+    for index, size in enumerate(sizes):
+        if size and left < size:
+            groups.append([])
+            left = room
+        if size:
+            groups[-1].append(index)
+            left -= size
+    return groups
 
 
 def packaged_minilm() -> Path:

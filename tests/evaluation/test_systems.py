@@ -10,7 +10,7 @@ import pytest
 
 from cprs_core.compressor import Compressor
 from cprs_core.errors import CheckpointError
-from cprs_core.evaluation.baselines import BM25System, EmbeddingSystem, light_stem, terms
+from cprs_core.evaluation.baselines import BM25System, EmbeddingSystem, in_groups, light_stem, terms
 from cprs_core.evaluation.corpus import Corpus, Request
 from cprs_core.evaluation.progress import watched
 from cprs_core.evaluation.systems import (
@@ -129,3 +129,19 @@ def test_long_rankings_say_how_far_they_are(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.INFO, logger="cprs_core.evaluation"):
         assert list(watched("abcd", "BM25", lambda: next(clock))) == list("abcd")
     assert caplog.messages == ["BM25: 1 of 4", "BM25: 3 of 4"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "groups"),
+    [
+        ([3, 4, 3, 5], [[0, 1, 2], [3]]),
+        ([25, 1, 2], [[0], [1, 2]]),
+        ([0, 4, 0], [[1]]),
+        ([1, 30, 30], [[0], [1], [2]]),
+        ([], []),
+    ],
+)
+def test_contexts_are_embedded_with_their_neighbours_as_far_as_there_is_room(
+    sizes: list[int], groups: list[list[int]]
+) -> None:
+    assert in_groups(sizes, 10) == groups
