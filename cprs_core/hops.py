@@ -40,6 +40,10 @@ _PART_WORDS, _PART_CHARACTERS = 4, 8
 _LEAST_SCORE = 0.05  # of a segment that is followed
 _FOLLOWED_SHARE = 0.2  # of the best score, likewise
 
+# Words of the question that so few segments hold say where to begin, too, if the critic does not.
+_ASKED_LEAST = 20
+_ASKED_ABOUT = 2  # segments with such words that are followed in any case
+
 # How many segments may hold a word that links two of them: names and identifiers are links where common words are not.
 _COMMON_SHARE, _COMMON_LEAST = 0.002, 6
 _NAME_SHARE, _NAME_LEAST = 0.02, 60
@@ -211,8 +215,22 @@ class _Walk:
             self._raise_tokens(segment, float(self._scores[segment]))
 
     def seeds(self) -> list[int]:
-        """The best segments of the first pass."""
-        return self.best(np.flatnonzero(self._scores >= _LEAST_SCORE).tolist())
+        """The best segments of the first pass; where they are few, also those that hold rare words of the question.
+
+        A first link need not look like an answer: "Ada pocketed the poppy" does not say where the poppy is.
+        """
+        best = self.best(np.flatnonzero(self._scores >= _LEAST_SCORE).tolist())
+        return best + self._asked_about()[: max(_ASKED_ABOUT, FOLLOWED - len(best))]
+
+    def _asked_about(self) -> list[int]:
+        """Segments that were hardly found, with rare words of the question, the rarest and likeliest first."""
+        index = self._words
+        held = index.segments_of_word[self._asked]
+        weight = np.zeros(len(self.segments))
+        for word in self._asked[held <= _ASKED_LEAST].tolist():
+            weight[np.unique(index.occurrences(word)[0])] += np.log1p(len(weight) / index.segments_of_word[word])
+        chosen = np.flatnonzero((weight > 0) & (self._scores < _LEAST_SCORE))
+        return chosen[np.lexsort((-self._scores[chosen], -weight[chosen]))].tolist()
 
     def best(self, found: list[int]) -> list[int]:
         """The best of what was found that were not followed yet."""
@@ -244,6 +262,9 @@ class _Walk:
     def extend(self, segment: int, hop: int) -> list[int]:
         """Ask again with the segment's text; the segments that gained by it."""
         self._followed.add(segment)
+        if self._scores[segment] < _LEAST_SCORE:  # the question's words led here
+            self._scores[segment] = _LEAST_SCORE
+            self._raise_tokens(segment, _LEAST_SCORE)
         known = self._known[int(self._parent[segment])] if self._parent[segment] >= 0 else self._asked
         own = self._words.of_segment(segment)
         self._known[segment] = np.union1d(known, own)

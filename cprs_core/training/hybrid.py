@@ -37,7 +37,7 @@ class HybridTraining:
 
     steps: int = 2_500
     seconds: float | None = None
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.05
     focal: float = 0.0

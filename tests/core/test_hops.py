@@ -300,6 +300,24 @@ class OneThing(KeywordScorer):
         return KeywordScorer(*first, window_tokens=self.window_tokens).score(prefix, windows, on_progress)
 
 
+class OnceNamed(KeywordScorer):
+    """Knows where somebody went once the query says who, and finds nothing before."""
+
+    def score(self, prefix, windows, on_progress=None):  # type: ignore[no-untyped-def]
+        words = ("strolled",) if "Ada" in prefix.query else ("unheard",)
+        return KeywordScorer(*words, window_tokens=self.window_tokens).score(prefix, windows, on_progress)
+
+
+def test_a_first_link_that_is_no_answer_is_found_by_the_rare_words_of_the_question() -> None:
+    took, went = "Ada pocketed the poppy.", "Ada strolled over to the garage."
+    text = far_apart(took, went)
+    compressor = Compressor(OnceNamed(window_tokens=128))
+    assert went not in compressor.compress(text, "Where is the poppy?", max_tokens=30).text
+    result = compressor.compress(text, "Where is the poppy?", max_tokens=30, hops=2)
+    first, second = (kept(result).index(fact) for fact in (took, went))
+    assert (result.spans[second].hop, result.spans[second].follows) == (2, first)
+
+
 MILL, FERRY = "The mill opened in the spring of 1871.", "The ferry began to run in 1902."
 
 

@@ -61,10 +61,9 @@ def exact(scorer: HybridScorer, examples: Examples) -> dict[str, float]:
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_spans_are_found_with_their_borders_as_often_as_measured(tag: str, exact: dict[str, float]) -> None:
-    assert exact[tag] >= MEASURED["held_out"][tag]["exact"] - 0.2
+    assert exact[tag] >= MEASURED["held_out"][tag]["exact"] - 0.05
 
 
-@pytest.mark.xfail(strict=True, reason="these weights saw 1,192 steps; more are needed")
 @pytest.mark.parametrize("tag", TAGS)
 def test_the_recipe_finds_99_percent_with_exact_borders(tag: str) -> None:
     assert MEASURED["held_out"][tag]["recall"] >= 0.99
