@@ -1,7 +1,7 @@
 """Runs a small critic over windows: batches by token count, on a GPU always some ahead, attention as the device likes.
 
-A CPU attends to windows of one length at a time. On a GPU that would be hundreds of small steps a layer, so there the
-windows of a batch stand in rows of one length.
+A CPU attends to windows of one length at a time. On a GPU that would be hundreds of small steps a layer, so there
+attention sees all windows of a batch at once; see `cprs_core.critics.encoder`.
 """
 
 from __future__ import annotations

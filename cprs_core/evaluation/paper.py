@@ -201,9 +201,10 @@ def compression(measures: Sequence[Measure]) -> list[Measure]:
 def _tokens_at_recall_of_rag(
     measures: Sequence[Measure], found: Mapping[tuple[str, str, str], Measure], row: Row, system: str
 ) -> float:
-    """Fewest tokens at which a system is as good as RAG, the whole context where it never is; NaN without RAG."""
+    """Fewest tokens at which a system is as good as RAG, the whole context where it never is; NaN without either."""
+    own = [m for m in measures if m.task == row.task and m.system == system and not math.isnan(m.value)]
     rag = next((m for m in measures if m.task == row.task and m.system == RAG and _is_window(m, row)), None)
-    if rag is None:
+    if rag is None or not own:
         return math.nan
     spent = _tokens_for(measures, row, system, rag.value)
     return found[row.task, LENGTH, ""].value if spent is None else spent

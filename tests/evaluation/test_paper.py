@@ -74,6 +74,16 @@ def test_a_curve_that_never_reaches_rag_keeps_everything() -> None:
     assert paper._tokens_for(curve, ROWS[0], "weak", 10.0) == pytest.approx(32)
 
 
+def test_what_could_not_be_measured_has_no_compression() -> None:
+    row = ROWS[0]
+    found = [
+        Measure(row.task, LENGTH, "", 1_000.0, detail=True),
+        Measure(row.task, "recall@125", paper.RAG, 100.0),
+        Measure(row.task, row.metric, "absent", math.nan, note="weights not found"),
+    ]
+    assert [m.system for m in compression(found) if m.metric == EQUAL_RECALL] == [paper.RAG]
+
+
 def test_table_says_what_is_reached_and_prefers_hops_where_they_found_more() -> None:
     needles, chains = ROWS[0], ROWS[1]
     rows = [
