@@ -7,7 +7,9 @@ spend some 80 ms on every length that is new to the thread. Windows end on segme
 
 from __future__ import annotations
 
+import functools
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,11 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-
-try:
-    from torch.nn.attention import varlen
-except ImportError:  # torch before 2.10
-    varlen = None  # type: ignore[assignment]
 
 _READY = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # for any length at once
 
@@ -46,10 +43,11 @@ def attention(query: Tensor, key: Tensor, value: Tensor, prepared: bool = False,
 
 def takes_packed(x: Tensor) -> bool:
     """Whether `packed_attention` can run on queries like ``x`` (..., d) here."""
-    if varlen is None or x.device.type != "cuda" or torch.is_grad_enabled():
+    if x.device.type != "cuda" or torch.is_grad_enabled():
         return False
-    halves = x.dtype in (torch.bfloat16, torch.float16) and x.shape[-1] % 8 == 0
-    return halves and torch.cuda.get_device_capability(x.device) >= (8, 0)
+    if x.dtype not in (torch.bfloat16, torch.float16) or x.shape[-1] % 8:
+        return False
+    return torch.cuda.get_device_capability(x.device) >= (8, 0) and _packed_kernel() is not None
 
 
 def packed_attention(query: Tensor, key: Tensor, value: Tensor, borders: Tensor, longest: int) -> Tensor:
@@ -63,9 +61,20 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, borders: Tensor,
     Returns:
         (total, heads, d).
     """
-    found = varlen.varlen_attn(query, key, value, borders, borders, longest, longest)
-    assert isinstance(found, Tensor)  # nothing else was asked for
+    kernel = _packed_kernel()
+    assert kernel is not None  # `takes_packed` said so
+    found: Tensor = kernel(query, key, value, borders, borders, longest, longest)
     return found
+
+
+@functools.cache
+def _packed_kernel() -> Callable[..., Any] | None:
+    """torch's attention over packed windows, None before torch 2.10; it brings torch's compiler, so not at import."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn
 
 
 @torch.library.custom_op("cprs::causal_attention", mutates_args=())
