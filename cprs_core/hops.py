@@ -215,7 +215,7 @@ class _Walk:
             self._raise_tokens(segment, float(self._scores[segment]))
 
     def seeds(self) -> list[int]:
-        """The best segments of the first pass; where they are few, also those that hold rare words of the question.
+        """The best segments of the first pass, and those that hold rare words of the question: the more, the fewer those.
 
         A first link need not look like an answer: "Ada pocketed the poppy" does not say where the poppy is.
         """
