@@ -215,7 +215,7 @@ class _Walk:
             self._raise_tokens(segment, float(self._scores[segment]))
 
     def seeds(self) -> list[int]:
-        """The best segments of the first pass, and those that hold rare words of the question: the more, the fewer those.
+        """The best segments of the first pass, and some that hold rare words of the question, more where those are few.
 
         A first link need not look like an answer: "Ada pocketed the poppy" does not say where the poppy is.
         """
