@@ -33,7 +33,7 @@ from cprs_core.inputs import (
     smallest_budget,
     whole_tokens,
 )
-from cprs_core.instructions import Preset, resolve_instruction
+from cprs_core.instructions import PRESETS, Preset, resolve_instruction
 from cprs_core.overlap import overlaps, read_overlapped
 from cprs_core.reading import read_windows
 from cprs_core.scored import Reading, Scored
@@ -152,7 +152,7 @@ class Compressor:
             hops: passes at most. From the second on, what was found extends the query, and what shares a rare word with
                 it is read again: for chains of facts that no single window shows. "auto": until nothing new is found.
             on_progress: called now and then with tokens scored and tokens in all. A critic on a GPU begins before all
-                is tokenised; until then tokens in all are an estimate.
+                is tokenised; until then tokens in all are an estimate. Each reading of a later pass adds to both.
 
         Raises:
             InputError: neither query nor instruction, or an option out of range.
@@ -399,7 +399,7 @@ class Compressor:
         chain = None
         if hops > 1:
             with watch("hops"):
-                chain = self._follow(scored, query, preset, hops, deadline)
+                chain = self._follow(scored, query, preset, hops, deadline, on_progress)
                 scored = chain.scored
         with watch("select"):
             candidates = make_candidates(scored)
@@ -450,20 +450,31 @@ class Compressor:
     def _deadline(self, deadline: float | Deadline | None) -> Deadline | None:
         return deadline if deadline is None or isinstance(deadline, Deadline) else Deadline(deadline, self.clock)
 
-    def _follow(self, scored: ScoredContext, query: str, preset: Preset, hops: int, deadline: Deadline | None) -> Chain:
+    def _follow(
+        self,
+        scored: ScoredContext,
+        query: str,
+        preset: Preset,
+        hops: int,
+        deadline: Deadline | None,
+        on_progress: OnProgress | None,
+    ) -> Chain:
         """Passes after the first, from line to line or from sentence to sentence."""
         encode_prefix = self.scorer.tokenizer.encode_prefix
         scorer = self.scorer
         while isinstance(scorer, Staged):
             scorer = scorer.strong  # what a hop reads was chosen already
+        answers = PRESETS["answers"]
         return follow(
             scored,
             scored.lines if preset.granularity == "line" else scored.sentences,
             scorer,
             query,
             lambda longer: encode_prefix(preset.text, longer, preset.tags),
+            encode_answers=lambda part: encode_prefix(answers.text, part, answers.tags),
             hops=hops,
-            goes_on=lambda: deadline is None or deadline.left > 0,
+            deadline=deadline,
+            on_progress=on_progress,
         )
 
     def _stream(

@@ -5,7 +5,8 @@ harbour office has moved to Oslo" it finds the first. A hop asks again with the 
 but only of segments that share a rare word with that text which the question did not have.
 
 A question that holds other questions ("Which is earlier: “...” or “...”?", or two one after the other) is asked
-part by part too, since a critic that reads both at once may see to one.
+part by part too, since a critic that reads both at once may see to one. Of a question inside another ("When was the
+founder of “...” born?") the words that answer it are found, put in its place, and the whole is asked again.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cprs_core.context import Context, ScoredContext
-from cprs_core.reading import likelihoods
-from cprs_core.scorer import OUTSIDE, Prefix, Scorer
+from cprs_core.deadline import Deadline
+from cprs_core.reading import Reading, likelihoods, read_windows
+from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer
 from cprs_core.segmentation import Segments
+from cprs_core.selection import KEYWORD_OUTSIDE, decode_spans
 from cprs_core.windows import Windows, plan_windows
 from cprs_core.words import find_words
 
@@ -93,8 +96,10 @@ def follow(
     query: str,
     encode_prefix: Callable[[str], Prefix],
     *,
+    encode_answers: Callable[[str], Prefix] | None = None,
     hops: int = MAX_HOPS,
-    goes_on: Callable[[], bool] = lambda: True,
+    deadline: Deadline | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Chain:
     """Passes after the first.
 
@@ -104,19 +109,27 @@ def follow(
         scorer: reads the windows.
         query: the user's question.
         encode_prefix: a query in the critic's wire format, under the call's instruction.
+        encode_answers: a query under the instruction for the exact words that answer it; None where questions inside
+            the question are not to be answered.
         hops: passes in all, at most.
-        goes_on: asked before each further reading; False ends the chain where it is.
+        deadline: no reading is begun after it, and one that is under way stops there; the chain ends where it is.
+        on_progress: called with tokens scored, those of the first pass included, and with what they are to be when
+            the reading in hand is done; what comes after it is not known before.
     """
-    walk = _Walk(scored, segments, scorer, query, encode_prefix)
+    walk = _Walk(scored, segments, scorer, query, encode_prefix, deadline, on_progress)
     frontier, parts = walk.seeds(), parts_of(query)
+    nested = nested_question(query) if encode_answers is not None else None
     hop = 1
-    while (frontier or parts) and hop < hops and goes_on():
+    while (frontier or parts or nested) and hop < hops and walk.goes_on():
         hop += 1
         found: list[int] = []
-        while parts and goes_on():
+        if nested is not None and not parts and encode_answers is not None:  # its part was asked a hop ago
+            found += walk.ask_answered(nested, encode_answers(nested.inner), hop)
+            nested = None
+        while parts and walk.goes_on():
             found += walk.ask(parts.pop(0), hop)
         for segment in frontier:
-            if not goes_on():
+            if not walk.goes_on():
                 break
             found += walk.extend(segment, hop)
         frontier = walk.best(found)
@@ -130,6 +143,29 @@ def parts_of(query: str) -> list[str]:
     parts = quoted or (questions if len(questions) > 1 else [])
     long = [part for part in parts if len(part.split()) >= _PART_WORDS or _is_long_unspaced(part)]
     return list(dict.fromkeys(long))[:MOST_PARTS]
+
+
+@dataclass(frozen=True)
+class Nested:
+    """A question with another one inside it, in quotation marks: ``before`` “``inner``” ``after``."""
+
+    before: str
+    inner: str
+    after: str
+
+    def answered(self, answer: str) -> str:
+        """The question with the answer in the inner question's place."""
+        return f"{self.before}{answer}{self.after}"
+
+
+def nested_question(query: str) -> Nested | None:
+    """The question that stands inside ``query``; None where there is none, or where there are several to compare."""
+    quoted = list(_QUOTED.finditer(query))
+    if len(quoted) != 1 or not parts_of(query):
+        return None
+    inner = next(filter(None, quoted[0].groups())).strip()
+    before, after = query[: quoted[0].start()], query[quoted[0].end() :]
+    return Nested(before, inner, after) if (before + after).strip() else None
 
 
 def _is_long_unspaced(part: str) -> bool:
@@ -184,6 +220,8 @@ class _Walk:
         scorer: Scorer,
         query: str,
         encode_prefix: Callable[[str], Prefix],
+        deadline: Deadline | None,
+        on_progress: OnProgress | None,
     ) -> None:
         self.context: Context = scored.context
         self.segments = segments
@@ -194,6 +232,9 @@ class _Walk:
         self._scorer = scorer
         self._query = query
         self._encode_prefix = encode_prefix
+        self._deadline = deadline
+        self._on_progress = on_progress
+        self._tokens_read = len(self.context.ids)
         self._scores = scored.mean_scores(segments).max(axis=1, initial=0.0)  # (s,)
         self._words = find_words(self.context.texts, segments)
         self._first_token = self.context.first_tokens(segments[:, 0])
@@ -201,6 +242,7 @@ class _Walk:
         self._hop = np.ones(len(segments), dtype=np.int64)
         self._parent = np.full(len(segments), -1)
         self._followed: set[int] = set()
+        self._best_for: dict[str, int | None] = {}  # the likeliest segment for each part of the question
         asked = self._words.of_text(query)
         # Words that were followed from, or asked for, on the way to each segment are no news there.
         self._asked = asked
@@ -213,6 +255,10 @@ class _Walk:
         self._scores[linked] = _either(self._scores[linked], evidence)
         for segment in linked.tolist():
             self._raise_tokens(segment, float(self._scores[segment]))
+
+    def goes_on(self) -> bool:
+        """Whether there is time left."""
+        return self._deadline is None or self._deadline.left > 0
 
     def seeds(self) -> list[int]:
         """The best segments of the first pass, and some that hold rare words of the question, more where those are few.
@@ -239,25 +285,62 @@ class _Walk:
         fresh = [segment for segment in fresh if self._scores[segment] >= least]
         return sorted(fresh, key=lambda segment: -self._scores[segment])[:FOLLOWED]
 
-    def ask(self, part: str, hop: int) -> list[int]:
-        """Ask for a part of the question where its words are likeliest; the segments that gained by it."""
+    def ask(self, part: str, hop: int, follows: int | None = None, most: int = READ_WINDOWS) -> list[int]:
+        """Ask for a part of the question where its words are likeliest; the segments that gained by it.
+
+        Args:
+            follows: the segment that holds what ``part`` builds on; nothing scores more than it.
+            most: windows that are read.
+        """
         prefix = self._encode_prefix(part)
         windows = self._windows(len(prefix))
         if not len(windows):
             return []
         likely = likelihoods(prefix, [self.context.ids[a:b] for a, b in windows.tolist()])
-        chosen = np.sort(np.argsort(-likely, kind="stable")[:READ_WINDOWS])
+        chosen = np.sort(np.argsort(-likely, kind="stable")[:most])
         scores, read = self._read_windows(prefix, windows[chosen])
-        value = _HOP_DECAY * scores
+        self._best_for[part] = int(scores.argmax()) if scores.max(initial=0.0) >= _LEAST_SCORE else None
+        value = _HOP_DECAY * (scores if follows is None else np.minimum(scores, self._scores[follows]))
         gained = np.flatnonzero(read & (value > self._scores))
+        followed = None if follows is None else _range(self.segments[follows])
         for target in gained.tolist():
             if self._scores[target] < _LEAST_SCORE <= value[target]:  # else an earlier pass found it, or none did
                 self._hop[target] = hop
-                start, end = self.segments[target].tolist()
-                self.links.append(Link(start, end, hop, None))
+                self.links.append(Link(*_range(self.segments[target]), hop, followed))
             self._scores[target] = value[target]
             self._raise_tokens(target, float(value[target]))
         return gained.tolist()
+
+    def ask_answered(self, nested: Nested, prefix: Prefix, hop: int) -> list[int]:
+        """Ask with the answer in the inner question's place; the segments that gained by it.
+
+        Args:
+            prefix: asks for the words that answer the inner question.
+        """
+        segment = self._best_for.get(nested.inner)
+        answer = None if segment is None else self._answer(segment, prefix)
+        if answer is None:
+            return []
+        return self.ask(nested.answered(answer), hop, segment, FOLLOWED * READ_WINDOWS)
+
+    def _answer(self, segment: int, prefix: Prefix) -> str | None:
+        """The likeliest words of a segment under a prefix that asks for the words of an answer."""
+        windows = self._windows(len(prefix))
+        if not len(windows):
+            return None
+        window = windows[np.searchsorted(windows[:, 0], self._first_token[segment], side="right") - 1]
+        first, last = int(self._first_token[segment]), min(int(self._last_token[segment]), int(window[1]))
+        (rows,) = self._score(prefix, window[None]).rows
+        own = rows[first - window[0] : last - window[0], : len(self._scorer.labels)]
+        if not len(own):
+            return None
+        begins, ends = decode_spans(own, np.array([[0, len(own)]]), outside_weight=KEYWORD_OUTSIDE)
+        if not len(begins):
+            return None
+        sums = np.concatenate([[0.0], np.cumsum(1.0 - own[:, OUTSIDE], dtype=np.float64)])
+        best = int(((sums[ends + 1] - sums[begins]) / (ends + 1 - begins)).argmax())
+        tokens = slice(first + int(begins[best]), first + int(ends[best]) + 1)
+        return self.context.text(int(self.context.starts[tokens][0]), int(self.context.ends[tokens][-1]))
 
     def extend(self, segment: int, hop: int) -> list[int]:
         """Ask again with the segment's text; the segments that gained by it."""
@@ -283,8 +366,7 @@ class _Walk:
             self._raise_tokens(target, score)
             if target not in self._followed:
                 self._hop[target], self._parent[target] = hop, segment
-                own_range, from_range = self.segments[target].tolist(), self.segments[segment].tolist()
-                self.links.append(Link(own_range[0], own_range[1], hop, (from_range[0], from_range[1])))
+                self.links.append(Link(*_range(self.segments[target]), hop, _range(self.segments[segment])))
         return linked[gained].tolist()
 
     def _linked(
@@ -347,11 +429,12 @@ class _Walk:
         """Scores (s,) of all segments that lie within any of these windows, and which do."""
         scores = np.zeros(len(self.segments), dtype=np.float32)
         read = np.zeros(len(self.segments), dtype=np.bool_)
-        rows = self._scorer.score(prefix, [self.context.ids[a:b] for a, b in windows.tolist()])
-        self.windows += len(windows)
+        reading = self._score(prefix, windows)
         labels = len(self._scorer.labels)
         inside = (self._first_token[:, None] >= windows[:, 0]) & (self._last_token[:, None] <= windows[:, 1])
-        for column, (window, found) in enumerate(zip(windows.tolist(), rows, strict=True)):
+        for column, (window, found) in enumerate(zip(windows.tolist(), reading.rows, strict=True)):
+            if not reading.read[column]:
+                continue
             keep = 1.0 - found[:, OUTSIDE::labels].min(axis=1)
             sums = np.concatenate([[0.0], np.cumsum(keep, dtype=np.float64)])
             mine = np.flatnonzero(inside[:, column])
@@ -359,6 +442,16 @@ class _Walk:
             scores[mine] = (sums[last] - sums[first]) / np.maximum(last - first, 1)
             read[mine] = True
         return scores, read
+
+    def _score(self, prefix: Prefix, windows: Windows) -> Reading:
+        """Read these windows, as far as there is time, with progress."""
+        report, before = self._on_progress, self._tokens_read
+        more = None if report is None else lambda done, total: report(before + done, before + total)
+        slices = [self.context.ids[a:b] for a, b in windows.tolist()]
+        reading = read_windows(self._scorer, prefix, slices, more, self._deadline)
+        self._tokens_read += sum(len(one) for one in slices)
+        self.windows += reading.windows_read
+        return reading
 
     def _raise_tokens(self, segment: int, score: float) -> None:
         """Bring a segment's tokens up to a mean score, under the tag that fits them best."""
@@ -383,6 +476,11 @@ class _Walk:
             grown[0, 1], grown[0, 0] = 0.0, 1.0 - outside[0]
         grown[:, OUTSIDE] = outside
         rows[:, tag * labels : (tag + 1) * labels] = grown
+
+
+def _range(segment: NDArray[np.int64]) -> tuple[int, int]:
+    start, end = segment.tolist()
+    return start, end
 
 
 def _either(score: NDArray[np.float32], evidence: NDArray[np.float32]) -> NDArray[np.float32]:

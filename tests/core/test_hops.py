@@ -13,7 +13,7 @@ from cprs_core import Compression, Compressor, InputError, KeywordScorer
 from cprs_core.cascade import CascadeScorer, LexicalRanker
 from cprs_core.evaluation.tasks import infinitebench, ruler
 from cprs_core.evaluation.words import plain_sentence
-from cprs_core.hops import FOLLOWED, MAX_HOPS, READ_WINDOWS, Link, parts_of, place_links
+from cprs_core.hops import FOLLOWED, MAX_HOPS, READ_WINDOWS, Link, nested_question, parts_of, place_links
 from cprs_core.instructions import PRESETS
 from cprs_core.scorer import OUTSIDE, Prefix, WordTokenizer
 from cprs_core.segmentation import segment_lines, segment_sentences
@@ -210,6 +210,36 @@ def test_no_hop_begins_after_the_deadline() -> None:
     assert compressor.compress(text, "the survey team?", max_tokens=40, hops="auto", deadline=1e6).usage.hops > 1
 
 
+class Ticking(KeywordScorer):
+    """Takes a second for every window."""
+
+    now = 0.0
+    batch_tokens = 64
+
+    def score(self, prefix, windows, on_progress=None):  # type: ignore[no-untyped-def]
+        self.now += len(windows)
+        return super().score(prefix, windows, on_progress)
+
+
+def test_a_hop_under_way_ends_with_the_deadline() -> None:
+    text = " ".join(far_apart(MOVED, SURVEY) for _ in range(6))
+
+    def seconds(**options: object) -> tuple[float, int]:
+        scorer = Ticking(window_tokens=128)
+        compressor = Compressor(scorer, clock=lambda: scorer.now)
+        query = "To whom does the survey team answer?"
+        result = compressor.compress(text, query, max_tokens=40, **options)  # type: ignore[arg-type]
+        return scorer.now, result.usage.hops
+
+    first, _ = seconds()
+    unhurried, _ = seconds(hops="auto")
+    for extra in (1.0, 3.0, 5.0):
+        assert unhurried > first + extra + 1.0
+        taken, hops = seconds(hops="auto", deadline=first + extra)
+        assert hops == 2
+        assert first < taken <= first + extra + 1.0  # late by one window at most
+
+
 def test_a_cascade_hops_too(asker: Compressor) -> None:
     text = far_apart(MOVED, SURVEY)
     cascade = Compressor(CascadeScorer(LexicalRanker(), asker.scorer))
@@ -335,6 +365,70 @@ def test_questions_inside_a_question_are_asked_by_themselves_too(query: str) -> 
     result = compressor.compress(text, query, max_tokens=30, hops=2)
     ferry, mill = (next(span for span in result.spans if fact in span.text) for fact in (FERRY, MILL))
     assert (mill.hop, ferry.hop, ferry.follows) == (1, 2, None)
+
+
+class Answering(KeywordScorer):
+    """Knows where Ada went if asked for Ada alone, and her name if asked for the words of an answer."""
+
+    def score(self, prefix, windows, on_progress=None):  # type: ignore[no-untyped-def]
+        words = {"answer": "Ada"}.get(prefix.tags[0], "strolled" if prefix.query == "Where did Ada go?" else "pocketed")
+        return KeywordScorer(words, window_tokens=self.window_tokens).score(prefix, windows, on_progress)
+
+
+def test_a_question_inside_a_question_is_answered_and_the_answer_put_in_its_place() -> None:
+    took, went = "Ada pocketed the poppy.", "Ada strolled over to the garage."
+    query = "Where did “the one who pocketed the poppy” go?"
+    compressor = Compressor(Answering(window_tokens=128))
+    text = far_apart(took, went)
+    for hops in (1, 2):
+        assert went not in compressor.compress(text, query, threshold=0.1, hops=hops).text
+    result = compressor.compress(text, query, threshold=0.1, hops="auto")
+    first, second = (kept(result).index(fact) for fact in (took, went))
+    assert (result.spans[second].hop, result.spans[second].follows) == (3, first)
+
+
+@pytest.mark.parametrize(
+    ("query", "answered"),
+    [
+        ("Where did “the one who pocketed the poppy” go?", "Where did Ada go?"),
+        ("Wo ging „wer die Blume genommen hat“ hin?", "Wo ging Ada hin?"),
+        ("谁住在「昨天拿走那朵花的人」隔壁？", "谁住在Ada隔壁？"),
+        ("Which is earlier: “when the mill was opened” or “when it was shut”?", None),  # nothing to put in place
+        ("What does “carpe diem” mean?", None),
+        ("“Who pocketed the poppy of Ada?”", None),
+        ("Who pocketed the poppy? And where is she?", None),
+        ("", None),
+    ],
+)
+def test_one_question_in_quotation_marks_is_nested(query: str, answered: str | None) -> None:
+    nested = nested_question(query)
+    assert (nested and nested.answered("Ada")) == answered
+
+
+def test_a_nested_question_that_nothing_answers_is_left_alone() -> None:
+    class Silent(Answering):
+        def score(self, prefix, windows, on_progress=None):  # type: ignore[no-untyped-def]
+            words = "unheard" if prefix.tags[0] == "answer" else "pocketed"
+            return KeywordScorer(words, window_tokens=self.window_tokens).score(prefix, windows, on_progress)
+
+    query = "Where did “the one who pocketed the poppy” go?"
+    text = far_apart("Ada pocketed the poppy.", hay(3))
+    result = Compressor(Silent(window_tokens=128)).compress(text, query, max_tokens=30, hops="auto")
+    assert "pocketed" in result.text
+    assert all(span.hop == 1 for span in result.spans if "pocketed" in span.text)
+
+
+def test_later_passes_report_their_progress(asker: Compressor) -> None:
+    seen: list[tuple[int, int]] = []
+    text = far_apart(MOVED, SURVEY)
+    result = asker.compress(
+        text, "the survey team?", max_tokens=40, hops="auto", on_progress=lambda done, total: seen.append((done, total))
+    )
+    done, total = zip(*seen, strict=True)
+    assert result.usage.hops > 1
+    assert list(done) == sorted(done)
+    assert all(tokens <= most for tokens, most in seen)
+    assert done[-1] == total[-1] > result.usage.input_tokens
 
 
 @pytest.mark.parametrize(
