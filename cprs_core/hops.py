@@ -24,7 +24,7 @@ from cprs_core.deadline import Deadline
 from cprs_core.reading import Reading, likelihoods, read_windows
 from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer
 from cprs_core.segmentation import Segments
-from cprs_core.selection import KEYWORD_OUTSIDE, decode_spans
+from cprs_core.selection import KEYWORD_OUTSIDE, decode_spans, surest_tokens
 from cprs_core.windows import Windows, plan_windows
 from cprs_core.words import find_words
 
@@ -337,8 +337,7 @@ class _Walk:
         begins, ends = decode_spans(own, np.array([[0, len(own)]]), outside_weight=KEYWORD_OUTSIDE)
         if not len(begins):
             return None
-        sums = np.concatenate([[0.0], np.cumsum(1.0 - own[:, OUTSIDE], dtype=np.float64)])
-        best = int(((sums[ends + 1] - sums[begins]) / (ends + 1 - begins)).argmax())
+        best = int(surest_tokens(1.0 - own[:, OUTSIDE], begins, ends).argmax())
         tokens = slice(first + int(begins[best]), first + int(ends[best]) + 1)
         return self.context.text(int(self.context.starts[tokens][0]), int(self.context.ends[tokens][-1]))
 

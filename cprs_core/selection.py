@@ -92,12 +92,13 @@ def _candidates(segments: NDArray[np.int64], scores: NDArray[np.float32]) -> Can
 
 # Where a critic hesitates between two places for one answer, "outside" is likelier than each of them, and the best path
 # would keep neither. Weighed down it makes both candidates; threshold and budget then judge them by their scores.
-# Measured on 200 SQuAD dev questions: token F1 of the best span 56.8 at weight 1, 60.1 at 0.3, 64.2 at 0.1.
-KEYWORD_OUTSIDE = 0.1
+# Measured on 591 SQuAD dev questions: token F1 of the best span 71.3 at weight 0.3, 74.6 at 0.1, 76.0 at 0.05, 75.7 at
+# 0.01.
+KEYWORD_OUTSIDE = 0.05
 
 
 def by_keyword(context: ScoredContext) -> Candidates:
-    """Spans with borders of their own: the best legal label path of each window, per tag.
+    """Spans with borders of their own: the best legal label path of each window, per tag, scored by `surest_tokens`.
 
     A window may hold several documents; a span lies in one.
     """
@@ -105,13 +106,12 @@ def by_keyword(context: ScoredContext) -> Candidates:
     ranges = np.stack([cuts[:-1], cuts[1:]], axis=1)  # cuts begin at token 0
     starts, ends, scores, tags = [], [], [], []
     keep = context.keep
-    sums = np.concatenate([np.zeros((1, keep.shape[1])), np.cumsum(keep, axis=0, dtype=np.float64)])
     for tag in range(keep.shape[1]):
         scored = context.scores[:, 4 * tag : 4 * tag + 4]
         first, last = decode_spans(scored, ranges, outside_weight=KEYWORD_OUTSIDE)
         starts.append(context.context.starts[first])
         ends.append(_span_ends(context.context, last))
-        scores.append((sums[last + 1, tag] - sums[first, tag]) / (last + 1 - first))
+        scores.append(surest_tokens(keep[:, tag], first, last))
         tags.append(np.full(len(first), tag))
     order = np.argsort(np.concatenate(starts), kind="stable")
     return Candidates(
@@ -120,6 +120,27 @@ def by_keyword(context: ScoredContext) -> Candidates:
         np.concatenate(scores)[order].astype(np.float32),
         np.concatenate(tags)[order].astype(np.int64),
     )
+
+
+def surest_tokens(keep: NDArray[np.float32], first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Scores of spans: of each the surest token's.
+
+    A critic that knows the place but not the borders is unsure of the tokens there, and a mean over them puts the span
+    behind one of fewer words somewhere else. On 591 SQuAD dev questions the best span by the surest token has a token
+    F1 of 76, by the mean 69, by the product 68.
+
+    Args:
+        keep: float32 (n,): probability that a token belongs to a span.
+        first, last: int64 (s,): first and last token of each span, ascending; spans do not overlap.
+
+    Returns:
+        float32 (s,).
+    """
+    if not len(first):
+        return np.empty(0, dtype=np.float32)
+    # reduceat takes the maximum from each cut to the next: of a span, then of what lies before the one after it.
+    cuts = np.stack([first, last + 1], axis=1).ravel()
+    return np.maximum.reduceat(np.append(keep, np.float32(0.0)), cuts)[::2]
 
 
 # What the released 7 B critic's own server does with labels.

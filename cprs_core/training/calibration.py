@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cprs_core.critics.token_critic import TokenCritic
 from cprs_core.scorer import LABELS, OUTSIDE
-from cprs_core.selection import KEYWORD_OUTSIDE, decode_spans
+from cprs_core.selection import KEYWORD_OUTSIDE, decode_spans, surest_tokens
 from cprs_core.training.corpus import Corpus
 from cprs_core.training.sampling import Batch, WindowSampler
 from cprs_core.training.tasks import NO_AUGMENTATION, Source, Vocabulary
@@ -167,10 +167,9 @@ def _spans(scores: NDArray[np.float32], batch: Batch) -> tuple[list[float], list
     flat[batch.labels.ravel() < 0] = outside
     windows = np.stack([np.arange(w) * length, np.arange(1, w + 1) * length], axis=1)
     first, last = decode_spans(flat, windows, outside_weight=KEYWORD_OUTSIDE)
-    sums = np.concatenate([[0.0], np.cumsum(1.0 - flat[:, OUTSIDE], dtype=np.float64)])
-    means = (sums[last + 1] - sums[first]) / (last + 1 - first)
+    sure = surest_tokens(1.0 - flat[:, OUTSIDE], first, last)
     top = np.zeros(w)
-    np.maximum.at(top, first // length, means)
+    np.maximum.at(top, first // length, sure)
     labels = batch.labels
     holds = (labels == LABELS.index("B")).any(axis=1)
     found = []
@@ -180,5 +179,5 @@ def _spans(scores: NDArray[np.float32], batch: Batch) -> tuple[list[float], list
         while end < len(flat_labels) and flat_labels[end] in (LABELS.index("I"), LABELS.index("E")):
             end += 1
         meets = (first < end) & (last >= begin)
-        found.append(float(means[meets].max()) if meets.any() else 0.0)
+        found.append(float(sure[meets].max()) if meets.any() else 0.0)
     return top[~holds].tolist(), found

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cprs_core import Candidates, Compressor, Document, KeywordScorer, ScoredContext
+from cprs_core.context import read_context
 from cprs_core.scorer import Tokens, WordTokenizer
-from cprs_core.selection import B, E, I, O, choose, decode_spans
+from cprs_core.selection import B, E, I, O, by_keyword, choose, decode_spans, surest_tokens
 
 
 def is_legal(path: tuple[int, ...]) -> bool:
@@ -278,3 +279,24 @@ def test_paragraph_longer_than_any_budget_is_offered_in_pieces() -> None:
     result = Compressor(KeywordScorer("lease")).compress(text, "q", granularity="paragraph", max_tokens=1_000)
     assert "Ada signed the lease." in result.text
     assert result.usage.output_tokens <= 1_000
+
+
+@given(lengths=st.lists(st.integers(1, 5), max_size=6), gaps=st.integers(0, 2), seed=st.integers(0, 99))
+def test_a_span_has_the_score_of_its_surest_token(lengths: list[int], gaps: int, seed: int) -> None:
+    first = np.cumsum([0, *(length + gaps for length in lengths)])[:-1].astype(np.int64)
+    last = first + np.array(lengths, dtype=np.int64) - 1
+    tokens = int(last[-1]) + 1 if lengths else 3
+    keep = np.random.default_rng(seed).random(tokens, dtype=np.float32)
+    scores = surest_tokens(keep, first, last)
+    assert scores.tolist() == [keep[a : b + 1].max() for a, b in zip(first.tolist(), last.tolist(), strict=True)]
+
+
+def test_doubt_about_its_borders_does_not_put_a_span_behind_another() -> None:
+    # An answer of three tokens, sure in the middle, and a lone token elsewhere that is likelier than their mean.
+    labels = [(0.5, 0.0, 0.5, 0.0), (0.0, 0.9, 0.1, 0.0), (0.0, 0.0, 0.5, 0.5), (0, 0, 1, 0), (0.7, 0.0, 0.3, 0.0)]
+    context = read_context(["seven old mills and Oslo"], WordTokenizer())
+    scored = ScoredContext(context, np.array(labels, dtype=np.float32), np.array([[0, 5]]), piece_tokens=64)
+    found = by_keyword(scored)
+    texts = [context.text(a, b) for a, b in zip(found.starts.tolist(), found.ends.tolist(), strict=True)]
+    assert texts == ["seven old mills", "Oslo"]
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7])
