@@ -5,7 +5,8 @@ QwenLong-CPRS (arXiv 2505.18092). The layers are transformers' own; one flag per
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -115,12 +116,24 @@ class HybridCritic(nn.Module):
         scores[:, :, OUTSIDE] = 1.0 - scores.sum(dim=-1)
         return scores.flatten(1)
 
-    def compile_layers(self, *, dynamic: bool) -> None:
+    def compile_layers(self, *, dynamic: bool, backend: str = "inductor") -> None:
         """Compiles every layer by itself, when it first runs; ``dynamic`` for windows of many lengths."""
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)
+        compiled = _compiler(backend, dynamic)
         for layer in self.layers:
-            layer.compile(dynamic=dynamic)
+            layer._compiled_call_impl = compiled(layer._call_impl)
 
     def rebuild_rotary(self, device: torch.device | int | str) -> None:
         """Computes the rotary frequencies on ``device``: they are in no checkpoint."""
         self.model.rotary_emb = type(self.model.rotary_emb)(config=self.model.config).to(device)
+
+
+@cache
+def _compiler(backend: str, dynamic: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """One for all layers of all GPUs.
+
+    ``layer.compile()`` makes a backend of its own for each. A graph then fits another layer where the two compare
+    as equal, and with several threads that comparison fails now and then: a GPU compiles anew in the middle of a text.
+    """
+    made: Callable[[Callable[..., Any]], Callable[..., Any]] = torch._dynamo.optimize(backend, dynamic=dynamic)
+    return made

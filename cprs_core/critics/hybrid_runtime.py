@@ -25,6 +25,10 @@ _log = logging.getLogger(__name__)
 # Tokens of one forward pass, prefixes included. A window of 8,192 tokens fills a GPU by itself.
 _BATCH_TOKENS = {"cpu": 2_048, "cuda": 8_192, "mps": 8_192}
 
+# torch compiles for one thread at a time, and refuses to run compiled layers in any other while it traces.
+_IS_TRACING = "dynamo-optimized function"
+_LONGEST_TRACE, _ASK_AGAIN = 600.0, 0.02  # seconds
+
 
 @dataclass(frozen=True)
 class Overhead:
@@ -81,11 +85,15 @@ class HybridScorer:
         """Whether the CPU is free for others while windows run; see `cprs_core.scorer.Scorer`."""
         return self.device.type == "cuda"
 
-    def compile_layers(self) -> float:
-        """Compiles every layer by itself and runs one full window: seconds it took. Later calls are fast at once."""
+    def compile_layers(self, backend: str = "inductor") -> float:
+        """Compiles every layer by itself and runs two windows: seconds it took. Later calls are fast at once.
+
+        Args:
+            backend: of torch's compiler.
+        """
         began = time.perf_counter()
         _log.info("compiling the %d layers of %s on %s", len(self._critic.layers), self.name, self.device)
-        self._critic.compile_layers(dynamic=True)
+        self._critic.compile_layers(dynamic=True, backend=backend)
         self._thread.run(self._warm_up)
         seconds = time.perf_counter() - began
         _log.info("compiled %s on %s in %.0f s", self.name, self.device, seconds)
@@ -93,8 +101,8 @@ class HybridScorer:
 
     def _warm_up(self) -> None:
         with self._turn, torch.inference_mode(), on_device(self.device):
-            for length in (self.window_tokens, max(2, self.window_tokens // 2 + 1)):
-                self._critic(torch.zeros((1, length), dtype=torch.int64, device=self.device))
+            for length in (self.window_tokens, max(2, self.window_tokens // 4)):  # short ones have another kernel
+                self._forward(torch.zeros((1, length), dtype=torch.int64, device=self.device))
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
 
@@ -154,10 +162,22 @@ class HybridScorer:
         """Queues one forward pass over windows of one length, and the copy of its scores to the host."""
         p = len(prefix)
         (ids,) = to_device(self.device, np.concatenate([part for i in batch for part in (prefix.ids, windows[i])]))
-        hidden = self._critic(ids.view(len(batch), -1))  # (w, p + n, hidden)
+        hidden = self._forward(ids.view(len(batch), -1))  # (w, p + n, hidden)
         context = hidden[:, p:].flatten(0, 1)
         scores = self._critic.scores(context, rows, len(prefix.tags)).view(len(batch), hidden.shape[1] - p, -1)
         return Running.of(batch, scores)
+
+    def _forward(self, ids: Tensor) -> Tensor:
+        """The critic's hidden states; waits while the thread of another GPU compiles for a new kind of window."""
+        began = time.monotonic()
+        while True:
+            try:
+                hidden: Tensor = self._critic(ids)
+                return hidden
+            except RuntimeError as error:
+                if _IS_TRACING not in str(error) or time.monotonic() - began > _LONGEST_TRACE:
+                    raise
+            time.sleep(_ASK_AGAIN)
 
     def _halves(self, batch: list[int], length: int, error: Exception) -> list[list[int]]:
         if self.device.type == "cuda":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.fx import _symbolic_trace
 
 from cprs_core import Compressor, CPRSError, DeviceError, InputError, KeywordScorer, Prefix, PrefixTooLongError
 from cprs_core.critics.chat_tokenizer import ChatTokenizer
@@ -128,19 +131,46 @@ def test_overhead_tells_prefix_tokens_from_useful_ones() -> None:
     assert scorer.overhead.prefix_tokens == 2 * len(PREFIX)
 
 
-def test_compiled_layers_give_the_same_scores(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Through the real entry point, with a backend that needs no C compiler."""
-    real = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: real(self, backend="eager", **options))
+def test_compiled_layers_give_the_same_scores(caplog: pytest.LogCaptureFixture) -> None:
+    """With a backend that needs no C compiler."""
     scorer, windows = scorer_of(), windows_of(20, 30, 20)
     before = scorer.score(PREFIX, windows)
     with caplog.at_level(logging.INFO):
-        assert scorer.compile_layers() > 0
+        assert scorer.compile_layers(backend="eager") > 0
     assert "compiling the 4 layers" in caplog.text
     for rows, wanted in zip(scorer.score(PREFIX, windows), before, strict=True):
         assert rows == pytest.approx(wanted, abs=1e-5)
+
+
+def test_layers_of_all_devices_share_their_graphs() -> None:
+    compiled: list[int] = []
+
+    def counting(graph: torch.fx.GraphModule, _: object) -> object:
+        compiled.append(1)
+        return graph.forward
+
+    torch._dynamo.register_backend(counting, name="counting")
+    torch._dynamo.reset()
+    scorers = [scorer_of() for _ in range(3)]
+    for scorer in scorers:
+        scorer.compile_layers(backend="counting")
+    first = len(compiled)
+    SpreadScorer(scorers).score(PREFIX, windows_of(*range(20, 60)))
+    assert 0 < first == len(compiled)
+
+
+def test_compiled_layers_wait_while_another_thread_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer, windows = scorer_of(), windows_of(20, 30, 20)
+    before = scorer.score(PREFIX, windows)
+    scorer.compile_layers(backend="eager")
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(_symbolic_trace, "_is_fx_tracing_flag", True)  # torch's mark is the process's
+        scores = pool.submit(scorer.score, PREFIX, windows)
+        time.sleep(0.2)
+        assert not scores.done()
+        monkeypatch.setattr(_symbolic_trace, "_is_fx_tracing_flag", False)
+        for rows, wanted in zip(scores.result(timeout=60), before, strict=True):
+            assert rows == pytest.approx(wanted, abs=1e-5)
 
 
 class Lost(KeywordScorer):
