@@ -72,19 +72,20 @@ def read_overlapped(
     fresh: list[Window] = []  # not scored yet
     reading = GrowingReading(scorer, prefix, on_progress)
     least = _LEAST_BATCHES * int(getattr(scorer, "batch_tokens", BATCH_TOKENS))
+    devices = max(1, int(getattr(scorer, "devices", 1)))
 
     def plan(windows: Windows) -> None:
         planned.append(windows)
         fresh.extend(so_far.ids(windows))
         so_far.forget(planner.start)
 
-    def score() -> None:
+    def score(windows: list[Window]) -> None:
         with watch("score"):
             try:
-                reading.read(fresh, so_far.estimate(sum(map(len, fresh)) + reading.tokens))
+                reading.read(windows, so_far.estimate(sum(map(len, fresh)) + reading.tokens))
             except NonFiniteScoresError as error:
                 raise so_far.context().named(error, np.concatenate(planned)) from error
-        fresh.clear()
+        del fresh[: len(windows)]
 
     # Two threads: where one waits for the tokenizer, which runs outside the interpreter, the other finds sentences.
     pool = ThreadPoolExecutor(2, thread_name_prefix="cprs-read")
@@ -103,11 +104,11 @@ def read_overlapped(
                 plan(planner.add(segment_starts, so_far.tokens))
             ahead -= 1
             if coming and ahead <= 0 and _tokens(fresh, prefix) >= least:
-                score()
+                score(fresh[: len(fresh) // devices * devices])  # with one more, all devices but one would wait for it
                 ahead = sum(1 for _ in takewhile(_is_there, coming))
         with watch("segment"):
             plan(planner.finish())
-        score()
+        score(fresh[:])
     finally:
         pool.shutdown(cancel_futures=True)
     return so_far.context(), np.concatenate(planned), reading.result()

@@ -76,11 +76,11 @@ class Tokenizer(Protocol):
 class Scorer(Protocol):
     """Anything that turns windows into token scores.
 
-    Four attributes are optional: ``fingerprint`` (str), which is the same exactly where scores are the same, so that
+    Five attributes are optional: ``fingerprint`` (str), which is the same exactly where scores are the same, so that
     they may be cached; ``batch_tokens`` (int), how many tokens a deadline may be late by; ``plan``, see `Staged`; and
     ``overlaps`` (bool), true where windows run on a device that leaves the CPU to others. Long texts are then tokenised
     while it runs, in parts, and ``score`` is called several times. The tokenizer must find the same tokens in a text
-    that was cut behind a blank line, before a letter or digit.
+    that was cut behind a blank line, before a letter or digit. ``devices`` (int) is how many run windows side by side.
 
     Attributes:
         tokenizer: the critic's `Tokenizer`.

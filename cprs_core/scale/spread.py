@@ -58,6 +58,12 @@ class SpreadScorer:
         return sum(int(getattr(scorer, "batch_tokens", 4_096)) for scorer in self.scorers)
 
     @property
+    def devices(self) -> int:
+        """How many of them still run."""
+        with self._lock:
+            return len(self._alive)
+
+    @property
     def overlaps(self) -> bool:
         """Whether all of them leave the CPU to others; see `cprs_core.scorer.Scorer`."""
         return all(getattr(scorer, "overlaps", False) for scorer in self.scorers)

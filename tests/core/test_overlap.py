@@ -217,6 +217,15 @@ def test_lots_hold_at_least_two_batches() -> None:
     assert all(lot * (capacity + 20) > 150_000 for lot in scorer.lots[:-1])
 
 
+def test_no_device_waits_for_another_until_the_last_lot() -> None:
+    devices = [ApartScorer() for _ in range(3)]
+    texts = ["\n\n".join(f"{HAY} {number}" for number in range(4 * PART_CHARACTERS // len(HAY)))]
+    Compressor(SpreadScorer(devices)).compress(texts, "lease", max_tokens=40)
+    assert len(devices[0].lots) > 2
+    for lots in zip(*(device.lots[:-1] for device in devices), strict=True):
+        assert len(set(lots)) == 1
+
+
 def test_equal_windows_of_different_parts_are_scored_once() -> None:
     block = f"{HAY}\n\n"
     texts = [block * (4 * PART_CHARACTERS // len(block))] * 2
