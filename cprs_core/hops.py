@@ -318,7 +318,9 @@ class _Walk:
             prefix: asks for the words that answer the inner question.
         """
         segment = self._best_for.get(nested.inner)
-        answer = None if segment is None else self._answer(segment, prefix)
+        if segment is None or nested.inner.casefold() in self._text(segment).casefold():
+            return []  # what the text quotes too is a title or a saying, no question
+        answer = self._answer(segment, prefix)
         if answer is None:
             return []
         return self.ask(nested.answered(answer), hop, segment, FOLLOWED * READ_WINDOWS)

@@ -18,6 +18,8 @@ _KEPT = (512, 1_024, 4_096)
 def render_measured(measures: Sequence[Measure], machine: Mapping[str, str]) -> str:
     """Markdown: answer-sentence recall in the haystack per budget, and where it was measured.
 
+    Systems that could not be measured there have no row.
+
     Raises:
         InputError: the results hold no haystack.
     """
@@ -30,7 +32,8 @@ def render_measured(measures: Sequence[Measure], machine: Mapping[str, str]) -> 
     for system in dict.fromkeys(measure.system for measure in rows):
         values = [cells.get((system, f"recall@{budget:,}")) for budget in budgets]
         n = next((value.n for value in values if value is not None and value.n), 0)
-        table.append([system, *map(render_value, values), f"{n:,}"])
+        if n:
+            table.append([system, *map(render_value, values), f"{n:,}"])
     facts = ", ".join(f"{key} {machine[key]}" for key in ("device", "cpus", "torch", "cprs") if machine.get(key))
     return f"{render_rows(table)}\n\nMeasured with `cprs bench haystack` ({facts})."
 

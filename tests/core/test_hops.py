@@ -405,6 +405,21 @@ def test_one_question_in_quotation_marks_is_nested(query: str, answered: str | N
     assert (nested and nested.answered("Ada")) == answered
 
 
+def test_a_quotation_that_the_text_holds_too_is_no_question() -> None:
+    told, went = "Ada wrote “How the poppy was pocketed” in May.", "Ada strolled over to the garage."
+    asked: list[str] = []
+
+    class Listening(Answering):
+        def score(self, prefix, windows, on_progress=None):  # type: ignore[no-untyped-def]
+            asked.append(prefix.query)
+            return super().score(prefix, windows, on_progress)
+
+    query = "Where did the author of “How the poppy was pocketed” go?"
+    Compressor(Listening(window_tokens=128)).compress(far_apart(told, went), query, max_tokens=30, hops="auto")
+    assert "Where did the author of Ada go?" not in asked
+    assert "How the poppy was pocketed" in asked
+
+
 def test_a_nested_question_that_nothing_answers_is_left_alone() -> None:
     class Silent(Answering):
         def score(self, prefix, windows, on_progress=None):  # type: ignore[no-untyped-def]

@@ -118,8 +118,10 @@ def haystack() -> list[Measure]:
 def test_measured_table_goes_between_its_marks_and_nothing_else_changes(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    update_readme(page, render_measured(haystack(), {"device": "cpu"}))
+    absent = Measure("haystack", "recall@512", "theirs", float("nan"), note="weights not found")
+    update_readme(page, render_measured([*haystack(), absent], {"device": "cpu"}))
     text = page.read_text()
+    assert "theirs" not in text
     assert text.startswith(f"before\n{BEGIN}\n| kept tokens")
     assert text.endswith(f"(device cpu).\n{END}\nafter\n")
     assert "old" not in text
