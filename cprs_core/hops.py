@@ -5,8 +5,8 @@ harbour office has moved to Oslo" it finds the first. A hop asks again with the 
 but only of segments that share a rare word with that text which the question did not have.
 
 A question that holds other questions ("Which is earlier: “...” or “...”?", or two one after the other) is asked
-part by part too, since a critic that reads both at once may see to one. Of a question inside another ("When was the
-founder of “...” born?") the words that answer it are found, put in its place, and the whole is asked again.
+part by part too, since a critic that reads both at once may see to one. Of a question inside another ("When did the
+answer to “...” die?") the words that answer it are found, put in its place, and the whole is asked again.
 """
 
 from __future__ import annotations
