@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cprs_core.errors import InputError
+from cprs_core.sqlite import until_free
 
 _log = logging.getLogger(__name__)
 
@@ -171,17 +172,20 @@ class _File:
     def _open(self) -> Iterator[sqlite3.Connection]:
         database = sqlite3.connect(self._path, timeout=_WAIT, isolation_level=None)
         try:
-            if database.execute("PRAGMA user_version").fetchone()[0] == 0:
-                database.execute("PRAGMA auto_vacuum = FULL")  # the file shrinks with its entries
-                database.execute("PRAGMA journal_mode = WAL")
-                for statement in self._SCHEMA:
-                    database.execute(statement)
-                database.execute("PRAGMA user_version = 1")
+            until_free(lambda: self._set_up(database), _WAIT)
             for setting in self._PRAGMAS:
                 database.execute(setting)
             yield database
         finally:
             database.close()
+
+    def _set_up(self, database: sqlite3.Connection) -> None:
+        if database.execute("PRAGMA user_version").fetchone()[0] == 0:
+            database.execute("PRAGMA auto_vacuum = FULL")  # the file shrinks with its entries
+            database.execute("PRAGMA journal_mode = WAL")
+            for statement in self._SCHEMA:
+                database.execute(statement)
+            database.execute("PRAGMA user_version = 1")
 
     @contextlib.contextmanager
     def _guard(self, verb: str) -> Iterator[None]:

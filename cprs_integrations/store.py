@@ -24,6 +24,7 @@ from typing import TypeVar
 import regex
 
 from cprs_core import InputError
+from cprs_core.sqlite import until_free
 
 logger = logging.getLogger(__name__)
 
@@ -227,7 +228,7 @@ class OriginalStore:
                 name, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=16
             )
             try:
-                self._set_up(connection)
+                until_free(lambda: self._set_up(connection), _WAIT_SECONDS)
             except sqlite3.Error:
                 connection.close()
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import sqlite3
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -187,6 +188,21 @@ def test_processes_share_a_file(tmp_path: Path) -> None:
             found = cache.get(bytes([number, step]))
             assert found is not None
             assert (found["scores"] == number).all()
+
+
+def test_many_may_open_a_new_file_at_the_same_moment(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    together = threading.Barrier(4)
+
+    def put(number: int) -> None:
+        for n in range(25):
+            cache = ScoreCache(path=tmp_path / f"{n}.sqlite")
+            together.wait(60)
+            cache.put(bytes([number]), arrays(10, number))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(put, range(4)))
+    assert caplog.text == ""
+    assert all(ScoreCache(path=tmp_path / f"{n}.sqlite").get(bytes([number])) for n in range(25) for number in range(4))
 
 
 def test_a_file_that_is_no_cache_is_put_aside_and_begun_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

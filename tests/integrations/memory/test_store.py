@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -123,6 +124,23 @@ def test_threads_share_one_store(tmp_path):
     for thread in threads:
         thread.join()
     assert all(store.get(key_of(f"text {n}")) for n in range(40))
+
+
+def test_many_may_open_a_new_file_at_the_same_moment(tmp_path):
+    together = threading.Barrier(4)
+
+    def put(number: int) -> int:
+        failures = 0
+        for n in range(25):
+            store = OriginalStore(tmp_path / f"{n}.db")
+            together.wait(60)
+            store.put(f"text {number}")
+            failures += store.failures
+            store.close()
+        return failures
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(put, range(4))) == [0, 0, 0, 0]
 
 
 def test_a_killed_process_leaves_a_whole_store(tmp_path):
