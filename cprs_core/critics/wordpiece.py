@@ -92,16 +92,22 @@ class WordPieceTokenizer:
         ranges = [
             (text, *piece) for text, cuts in zip(texts, borders, strict=True) for piece in itertools.pairwise(cuts)
         ]
-        encodings = self._tokenizer.encode_batch([text[a:b] for text, a, b in ranges], add_special_tokens=False)
+        pieces = [text[a:b] for text, a, b in ranges]
+        codes = np.frombuffer("".join(texts).encode("utf-32-le"), dtype=np.uint32)
+        plain = _is_plain(codes)
+        encode = self._tokenizer.encode_batch_fast if plain else self._tokenizer.encode_batch  # fast: without offsets
+        encodings = encode(pieces, add_special_tokens=False)
         ids = [encoding.ids for encoding in encodings]
         counts = np.array([len(part) for part in ids], dtype=np.int64)
         total = int(counts.sum())
         all_ids = np.fromiter(itertools.chain.from_iterable(ids), np.int32, total)
-        pieces = np.array([max(0, len(cuts) - 1) for cuts in borders], dtype=np.int64)
-        owner = np.repeat(np.repeat(np.arange(len(texts)), pieces), counts)
-        ends = np.cumsum(np.array([b - a for _, a, b in ranges], dtype=np.int64))
-        offsets = self._spelled(texts, all_ids, counts, ends)
+        of_text = np.array([max(0, len(cuts) - 1) for cuts in borders], dtype=np.int64)
+        owner = np.repeat(np.repeat(np.arange(len(texts)), of_text), counts)
+        ends = np.cumsum(np.array([len(piece) for piece in pieces], dtype=np.int64))
+        offsets = self._spelled(codes, all_ids, counts, ends) if plain else None
         if offsets is None:
+            if plain:
+                encodings = self._tokenizer.encode_batch(pieces, add_special_tokens=False)
             pairs = itertools.chain.from_iterable(encoding.offsets for encoding in encodings)
             offsets = np.fromiter(itertools.chain.from_iterable(pairs), np.int64, 2 * total).reshape(-1, 2)
             offsets += np.repeat(np.array([a for _, a, _ in ranges], dtype=np.int64), counts)[:, None]
@@ -135,23 +141,20 @@ class WordPieceTokenizer:
         return int(id)
 
     def _spelled(
-        self, texts: list[str], ids: NDArray[np.int32], counts: NDArray[np.int64], ends: NDArray[np.int64]
+        self, codes: NDArray[np.uint32], ids: NDArray[np.int32], counts: NDArray[np.int64], ends: NDArray[np.int64]
     ) -> NDArray[np.int64] | None:
-        """Characters of each token, int64 (n, 2), in the texts end to end; None where the library has to be asked.
+        """Characters of each token, int64 (n, 2), in plain texts end to end; None where the library has to be asked.
 
-        Its offsets come as Python objects, two for each token, which takes longer than all else here. Tokens of plain
-        text without unknown words spell its visible characters one after the other, so these can be counted; where a
-        piece has not just as many as its tokens spell, the library left something out.
+        Its offsets take it a quarter of its time, and come as Python objects, two for each token, which takes longer
+        than all else here. Tokens of plain text without unknown words spell its visible characters one after the other,
+        so these can be counted; where a piece has not just as many as its tokens spell, the library left something out.
 
         Args:
+            codes (uint32, (characters,)): the texts.
             counts, ends (int64, (pieces,)): tokens of each piece, and where it ends.
         """
-        codes = np.frombuffer("".join(texts).encode("utf-32-le"), dtype=np.uint32)
-        plain = np.zeros(len(codes), dtype=np.bool_)
-        for low, high in _PLAIN:
-            plain |= (codes >= low) & (codes < high)
         lengths = self._lengths[ids]
-        if not plain.all() or not lengths.all():
+        if not lengths.all():
             return None
         visible = np.flatnonzero(~_BLANK[codes])
         after = np.cumsum(lengths)
@@ -172,6 +175,13 @@ class WordPieceTokenizer:
         begin = np.repeat(starts, parts) + _UNKNOWN_CHARACTERS * (np.arange(int(parts.sum())) - first)
         stop = np.where(np.repeat(parts, parts) == 1, np.repeat(ends, parts), begin + _UNKNOWN_CHARACTERS)
         return Tokens(np.repeat(ids, parts), begin, np.minimum(stop, np.repeat(ends, parts))), np.repeat(owner, parts)
+
+
+def _is_plain(codes: NDArray[np.uint32]) -> bool:
+    plain = np.zeros(len(codes), dtype=np.bool_)
+    for low, high in _PLAIN:
+        plain |= (codes >= low) & (codes < high)
+    return bool(plain.all())
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
