@@ -58,6 +58,7 @@ def main() -> int:
     parser.add_argument("--path", type=Path, help="cache: a file to keep scores in; in memory by default")
     parser.add_argument("--haystacks", type=int, default=8, help="curve: contexts")
     parser.add_argument("--cheap", choices=["lexical", "critic"], default="lexical", help="curve: the cheap stage")
+    parser.add_argument("--largest-cut", type=float, default=0.44, help="curve: the larger, the longer it takes")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     scorer = load_scorer(arguments.critic, device=arguments.device, dtype=arguments.dtype)
@@ -169,9 +170,10 @@ def measure_curve(scorer: Scorer, arguments: argparse.Namespace) -> dict[str, An
     """Recall lost against the cut, and the share of windows read, on held-out questions of SQuAD train.
 
     Of the questions whose fact the critic keeps at `BUDGET` tokens when it reads all windows, the share whose fact is
-    in no window above the cut. To save time the critic reads in full only for questions that a cut of `TESTED` would
-    lose; a lower cut cannot lose the others.
+    in no window above the cut. To save time the critic reads in full only for questions that the largest cut would lose;
+    a lower cut cannot lose the others.
     """
+    cuts = np.arange(0.0, arguments.largest_cut + 0.01, 0.02)
     dataset = read_dataset(data_folder(arguments.data), "squad", "train")
     held_out = type(dataset)(dataset.documents, dataset.records[::HELD_OUT])
     ranker: Ranker = LexicalRanker() if arguments.cheap == "lexical" else CriticRanker(scorer)
@@ -194,7 +196,7 @@ def measure_curve(scorer: Scorer, arguments: argparse.Namespace) -> dict[str, An
             shares = likely / max(float(likely.max()), 1e-9)
             first = context.first_tokens(np.array([start for start, _ in haystack.ranges[index]]))
             best = float(shares[np.searchsorted(windows[:, 0], first, side="right") - 1].max())
-            if best < TESTED:
+            if best < cuts[-1]:
                 request = Request(corpus, query, PRESETS[INSTRUCTION])
                 system = CriticSystem("critic", scorer)
                 kept = recall_at_budgets("curve", "critic", system, [request], [facts[index]], (BUDGET,))[0].value
@@ -202,14 +204,14 @@ def measure_curve(scorer: Scorer, arguments: argparse.Namespace) -> dict[str, An
                     missed += 1
                     continue
             best_shares.append(best)
-            above.append((shares[:, None] >= CUTS[None, :]).mean(axis=0))
+            above.append((shares[:, None] >= cuts[None, :]).mean(axis=0))
             sizes.append(len(windows))
         print(f"{seed + 1} haystacks, {len(best_shares)} questions", file=sys.stderr)
-    lost = (np.array(best_shares)[:, None] < CUTS[None, :]).mean(axis=0)
+    lost = (np.array(best_shares)[:, None] < cuts[None, :]).mean(axis=0)
     read = np.mean(above, axis=0)
     rows = [
         {"cut": round(float(cut), 2), "recall lost": round(float(a), 4), "share of windows read": round(float(b), 4)}
-        for cut, a, b in zip(CUTS, lost, read, strict=True)
+        for cut, a, b in zip(cuts, lost, read, strict=True)
     ]
     return {
         "windows": statistics.median(sizes),
@@ -217,10 +219,6 @@ def measure_curve(scorer: Scorer, arguments: argparse.Namespace) -> dict[str, An
         "questions that it misses with all windows": missed,
         "curve": "".join(f"\n  {row}" for row in rows) if not arguments.json else rows,
     }
-
-
-CUTS = np.arange(0.0, 0.61, 0.02)
-TESTED = float(CUTS[-1])
 
 
 def _share_read(cascade: CascadeScorer, haystack: Haystack) -> list[float]:

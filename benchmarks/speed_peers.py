@@ -169,12 +169,17 @@ def race(arguments: list[str]) -> int:
         "cprs-mini, float32": (args.tokens, _timed(lambda text: exact.compress(text, QUESTION, ratio=0.1))),
         "transformers, float32": (args.tokens, _timed(minilm.score_tokens)),
     }
+
+    def chosen(label: str) -> bool:
+        return not args.only or any(word in label for word in args.only)
+
     for label, build in (
         ("LangChain EmbeddingsFilter", embeddings_filter),
         ("LlamaIndex SentenceEmbeddingOptimizer", sentence_optimizer),
     ):
         try:
-            rows[label] = (args.tokens, _timed(build(minilm)))
+            if chosen(label):
+                rows[label] = (args.tokens, _timed(build(minilm)))
         except ImportError as error:
             print(f"{label}: left out, {error}")
     for shape in ("bert-base-multilingual-cased", "xlm-roberta-large"):
@@ -182,16 +187,16 @@ def race(arguments: list[str]) -> int:
             args.slow_tokens,
             lambda text, shape=shape: llmlingua_seconds(args.llmlingua_python, shape, text),
         )
-    chosen = {label: row for label, row in rows.items() if not args.only or any(word in label for word in args.only)}
-    seconds: dict[str, list[float]] = {label: [] for label in chosen}
+    rows = {label: row for label, row in rows.items() if chosen(label)}
+    seconds: dict[str, list[float]] = {label: [] for label in rows}
     for _ in range(args.repeats):
-        for label, (size, run) in list(chosen.items()):
+        for label, (size, run) in list(rows.items()):
             try:
                 seconds[label].append(run(texts[size]))
             except CheckpointError as error:
                 print(f"{label}: left out, {error}")
-                del chosen[label]
-    _report(name, {label: size / statistics.median(seconds[label]) for label, (size, _) in chosen.items()})
+                del rows[label]
+    _report(name, {label: size / statistics.median(seconds[label]) for label, (size, _) in rows.items()})
     print(f"\n{torch.get_num_threads()} threads, medians of {args.repeats}, torch {torch.__version__}")
     return 0
 

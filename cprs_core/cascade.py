@@ -60,7 +60,7 @@ class LexicalRanker:
     Without a query there are no words to go by, and every window is as likely as any other.
     """
 
-    fingerprint = "bm25"
+    fingerprint = "bm25 of word forms"
 
     def __init__(self, *, curve: Curve = LEXICAL) -> None:
         self.curve = curve
@@ -95,7 +95,7 @@ class WordsSoFar:
         self, prefix: Prefix, windows: Sequence[Window], tokenizer: Tokenizer, deadline: Deadline | None = None
     ) -> NDArray[np.float32]:
         """See `Ranker.rank`; all are equal until one has shared a word with the query."""
-        self._words = self._words or GrowingBM25(asked_ids(prefix))
+        self._words = self._words or GrowingBM25(asked_ids(prefix), prefix.forms)
         found = likelihoods(prefix, windows, self._words)
         if prefix.query.strip():
             self.best = self._words.best

@@ -1,4 +1,4 @@
-"""Which parts of a context share rare words with the query: BM25 over the critic's own token ids.
+"""Which parts of a context share rare words with the query: BM25 over the critic's own tokens, forms of a word as one.
 
 One query against one context needs only the query's terms looked up, not an index of every term, so this is twenty
 lines of numpy instead of a library (docs/decisions.md); the tests hold it against ``bm25s``.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cprs_core.forms import WordForms
 from cprs_core.scorer import Prefix
 
 # Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009): the usual values.
@@ -28,7 +29,12 @@ def asked_ids(prefix: Prefix) -> NDArray[np.int32]:
 
 
 def bm25(
-    asked: NDArray[np.int32], ids: NDArray[np.int32], ranges: NDArray[np.int64], *, pair_weight: float = PAIR_WEIGHT
+    asked: NDArray[np.int32],
+    ids: NDArray[np.int32],
+    ranges: NDArray[np.int64],
+    forms: WordForms | None = None,
+    *,
+    pair_weight: float = PAIR_WEIGHT,
 ) -> NDArray[np.float32]:
     """How much each range of tokens has to do with a query: BM25 of its tokens, and of pairs of neighbours.
 
@@ -36,11 +42,12 @@ def bm25(
         asked (int32, (q,)): token ids of the query, in order.
         ids (int32, (n,)): token ids of the context.
         ranges (int64, (r, 2)): the token ranges to compare; they may overlap.
+        forms: which tokens are forms of one word; without it each is a word of its own.
 
     Returns:
         float32, (r,): 0 where a range holds none of the query's tokens.
     """
-    return GrowingBM25(asked, pair_weight=pair_weight).add(ids, ranges)
+    return GrowingBM25(asked, forms, pair_weight=pair_weight).add(ids, ranges)
 
 
 class GrowingBM25:
@@ -52,13 +59,19 @@ class GrowingBM25:
 
     _REMEMBERED = 16  # ranges of earlier batches that may be the best: the order changes with what comes
 
-    def __init__(self, asked: NDArray[np.int32], *, pair_weight: float = PAIR_WEIGHT) -> None:
+    def __init__(
+        self, asked: NDArray[np.int32], forms: WordForms | None = None, *, pair_weight: float = PAIR_WEIGHT
+    ) -> None:
         self.best = 0.0
+        self._forms = forms
+        asked = self._words(asked)
         self._terms = np.unique(asked)
         neighbours = np.stack([asked[:-1], asked[1:]], axis=1)
         self._pairs = np.unique(neighbours, axis=0).tolist() if len(asked) else []
         count = len(self._terms) + len(self._pairs)
         self._weights = np.ones(count)
+        if forms is not None:
+            self._weights[: len(self._terms)] = forms.weights[self._terms]
         self._weights[len(self._terms) :] = pair_weight
         self._ranges = self._tokens = 0
         self._holding = np.zeros(count, dtype=np.int64)  # ranges that hold each term or pair
@@ -68,7 +81,7 @@ class GrowingBM25:
         """float32, (r,): scores of more ranges (int64, (r, 2)) of ``ids``."""
         if not len(ranges) or not len(self._terms):
             return np.zeros(len(ranges), dtype=np.float32)
-        counts = self._count(ids, ranges)
+        counts = self._count(self._words(ids), ranges)
         lengths = (ranges[:, 1] - ranges[:, 0]).astype(np.float64)
         self._ranges += len(ranges)
         self._tokens += int(lengths.sum())
@@ -81,6 +94,9 @@ class GrowingBM25:
         top = np.argsort(-known, kind="stable")[: self._REMEMBERED]
         self._best_counts, self._best_lengths, self.best = counts[:, top], lengths[top], float(known.max())
         return scores
+
+    def _words(self, ids: NDArray[np.int32]) -> NDArray[np.int32]:
+        return ids if self._forms is None else self._forms.words[ids]
 
     def _count(self, ids: NDArray[np.int32], ranges: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64, (terms and pairs, r): how often each range holds each."""

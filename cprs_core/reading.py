@@ -134,7 +134,7 @@ def likelihoods(prefix: Prefix, windows: Sequence[Window], before: GrowingBM25 |
     """
     ends = np.cumsum([len(window) for window in windows], dtype=np.int64)
     ranges = np.stack([np.append(0, ends)[: len(ends)], ends], axis=1)
-    words = before or GrowingBM25(asked_ids(prefix))
+    words = before or GrowingBM25(asked_ids(prefix), prefix.forms)
     return words.add(np.concatenate([np.empty(0, dtype=np.int32), *windows]), ranges)
 
 

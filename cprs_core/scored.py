@@ -128,7 +128,7 @@ class Scored:
         if self.reading.read.all():
             return None
         ranges = np.stack([self.candidates.starts, self.candidates.ends], axis=1)
-        return bm25(asked_ids(self.prefix), self.context.ids, self.context.first_tokens(ranges))
+        return bm25(asked_ids(self.prefix), self.context.ids, self.context.first_tokens(ranges), self.prefix.forms)
 
     def document_tokens(self, count_tokens: CountTokens | None) -> list[int]:
         """Tokens of every document, in the caller's tokenizer or in the critic's."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cprs_core.deadline import Deadline
+from cprs_core.forms import WordForms
 
 LABELS = ("B", "I", "O", "E")  # begin, inside, outside, end of a span; the order of the released 7 B critic
 OUTSIDE = LABELS.index("O")
@@ -43,7 +44,8 @@ class Prefix:
 
     ``ids`` (int32, (p,)); ``tags`` are the tag words that the instruction names, at least one; ``asked`` is the range
     of ``ids`` that says what is looked for: the query, or the instruction where the query is empty. ``instruction``
-    and ``query`` are the words themselves, for critics with another tokenizer.
+    and ``query`` are the words themselves, for critics with another tokenizer. ``forms`` says which tokens are forms of
+    one word; without it every token is a word of its own.
     """
 
     ids: NDArray[np.int32]
@@ -51,6 +53,7 @@ class Prefix:
     asked: tuple[int, int] = (0, 0)
     instruction: str = ""
     query: str = ""
+    forms: WordForms | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)

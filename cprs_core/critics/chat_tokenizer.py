@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer as RustTokenizer
 
 from cprs_core.errors import CheckpointError
+from cprs_core.forms import WordForms
 from cprs_core.scorer import Prefix, Tokens
 from cprs_core.types import replace_surrogates
 
@@ -22,6 +23,8 @@ TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 # line break that something visible follows, and before a blank between two letters: the tokens are those of one piece.
 _PIECE_CHARACTERS = 8_192
 _SAFE_CUT = re.compile(r"(?<=\n)(?=[^\W_])|(?<=[^\W\d_])(?= [^\W\d_])")
+
+_BLANK = "\u0120"  # how a byte-level vocabulary writes a blank
 
 
 class ChatTokenizer:
@@ -37,6 +40,7 @@ class ChatTokenizer:
         settings.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
         self._tokenizer = RustTokenizer.from_str(json.dumps(settings))
         self._json = tokenizer.to_str()
+        self._forms = WordForms(self._words)
 
     @classmethod
     def from_folder(cls, folder: Path) -> ChatTokenizer:
@@ -102,7 +106,12 @@ class ChatTokenizer:
             if query
             else (1 + len(system), 1 + len(wording))
         )
-        return Prefix(np.concatenate(parts), tags, asked, instruction, query)
+        return Prefix(np.concatenate(parts), tags, asked, instruction, query, self._forms)
+
+    def _words(self) -> list[str]:
+        """Every token's text by id, without the blank it may begin with; what the vocabulary lacks is empty."""
+        tokens = (self._tokenizer.id_to_token(id) or "" for id in range(self._size))
+        return [token.removeprefix(_BLANK) for token in tokens]
 
     def decode(self, ids: NDArray[np.int32]) -> str:
         """Roughly the text of these tokens; never for output."""

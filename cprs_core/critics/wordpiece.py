@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer as RustTokenizer
 
 from cprs_core.errors import CheckpointError
+from cprs_core.forms import WordForms
 from cprs_core.scorer import Prefix, Tokens
 from cprs_core.types import replace_surrogates
 
@@ -48,6 +49,7 @@ class WordPieceTokenizer:
         lengths = np.array([len(word.removeprefix("##")) for word in self.vocabulary()], dtype=np.int64)
         lengths[self._unknown] = 0
         self._lengths = lengths
+        self._forms = WordForms(self.vocabulary)
 
     @classmethod
     def from_file(cls, path: Path) -> WordPieceTokenizer:
@@ -123,7 +125,7 @@ class WordPieceTokenizer:
         cls, sep = np.array([self._cls], dtype=np.int32), np.array([self._sep], dtype=np.int32)
         wording, question = self.encode(instruction).ids, self.encode(query).ids
         asked = (len(wording) + 2, len(wording) + 2 + len(question)) if len(question) else (1, len(wording) + 1)
-        return Prefix(np.concatenate([cls, wording, sep, question, sep]), tags, asked, instruction, query)
+        return Prefix(np.concatenate([cls, wording, sep, question, sep]), tags, asked, instruction, query, self._forms)
 
     def decode(self, ids: NDArray[np.int32]) -> str:
         """Roughly the text of these tokens: lower case, without marks."""

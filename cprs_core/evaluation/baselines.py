@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cprs_core.errors import CheckpointError
 from cprs_core.evaluation.corpus import Request
 from cprs_core.evaluation.systems import by_corpus
+from cprs_core.forms import STOP_WORDS, light_stem
 from cprs_core.libraries import load_bm25s
 
 _log = logging.getLogger(__name__)
@@ -25,15 +26,6 @@ _MARKS = "\u0300-\u036f\u0591-\u05bd\u064b-\u065f\u0670\u0900-\u0903\u093a-\u094
 _LETTERS = rf"(?:[^\W{_UNSPACED}]|[{_MARKS}])+"
 _TERM = re.compile(rf"[{_UNSPACED}]+|{_LETTERS}(?:['’]{_LETTERS})?")
 _FIRST_UNSPACED = re.compile(rf"[{_UNSPACED}]")
-
-# Words that English questions and sentences share without meaning; leaving them out makes BM25 a stronger rival.
-STOP_WORDS = frozenset(
-    """
-    a about an and are as at be been but by can could did do does for from had has have he her his how i
-    if in into is it its me my no not of on or our she so than that the their them they this those to
-    was we were what when where which who whom whose why will with would you your
-    """.split()
-)
 
 
 def terms(text: str) -> list[str]:
@@ -49,20 +41,6 @@ def terms(text: str) -> list[str]:
         elif term not in STOP_WORDS:
             found.append(light_stem(term))
     return found
-
-
-def light_stem(word: str) -> str:
-    """An English word without plural, past and participle endings; other words mostly pass through."""
-    word = re.sub(r"['’]s?$", "", word)
-    if len(word) > 4 and word.endswith("ies"):
-        return word[:-3] + "y"
-    if len(word) > 5 and word.endswith("ing"):
-        return word[:-3]
-    if len(word) > 4 and word.endswith("ed"):
-        return word[:-2]
-    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
-        return word[:-2] if word.endswith(("ches", "shes", "xes", "sses")) else word[:-1]
-    return word
 
 
 class BM25System:

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cprs_core.evaluation.baselines import STOP_WORDS, BM25System
+from cprs_core.evaluation.baselines import BM25System
 from cprs_core.evaluation.corpus import Corpus, Request
 from cprs_core.evaluation.data import Dataset, Record
 from cprs_core.evaluation.tasks.sample import Sample
+from cprs_core.forms import STOP_WORDS
 from cprs_core.instructions import PRESETS
 from cprs_core.scorer import Tokenizer
 
