@@ -170,8 +170,8 @@ def measure_curve(scorer: Scorer, arguments: argparse.Namespace) -> dict[str, An
     """Recall lost against the cut, and the share of windows read, on held-out questions of SQuAD train.
 
     Of the questions whose fact the critic keeps at `BUDGET` tokens when it reads all windows, the share whose fact is
-    in no window above the cut. To save time the critic reads in full only for questions that the largest cut would lose;
-    a lower cut cannot lose the others.
+    in no window above the cut. To save time the critic reads in full only for questions that the largest cut would
+    lose; a lower cut cannot lose the others.
     """
     cuts = np.arange(0.0, arguments.largest_cut + 0.01, 0.02)
     dataset = read_dataset(data_folder(arguments.data), "squad", "train")
