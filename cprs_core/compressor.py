@@ -157,7 +157,7 @@ class Compressor:
         Raises:
             InputError: neither query nor instruction, or an option out of range.
             PrefixTooLongError: instruction and query leave no room in a window.
-            DeadlineError: windows were left unread, and ``on_deadline`` is "raise".
+            DeadlineError: windows were left unread or hops cut short, and ``on_deadline`` is "raise".
         """
         limit = self._deadline(deadline)
         texts = as_documents(documents)
@@ -167,9 +167,10 @@ class Compressor:
             raise InputError(f"on_deadline is {on_deadline!r}; it must be 'return' or 'raise'")
         scored = self._score(texts, query, instruction, granularity, on_progress, limit, most_hops(hops))
         if limit is not None and not scored.complete and on_deadline == "raise":
+            left = f"left {scored.windows_left:,} of {len(scored.reading.windows):,} windows unread"
             raise DeadlineError(
-                f"the deadline of {limit.seconds:g} s left {scored.windows_left:,} of {len(scored.reading.windows):,} "
-                "windows unread; allow more time, or pass on_deadline='return' for what was found"
+                f"the deadline of {limit.seconds:g} s {left if scored.windows_left else 'ended the chain of hops'}; "
+                "allow more time, or pass on_deadline='return' for what was found"
             )
         watch = scored.watch
         with watch("select"):

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from cprs_core.context import Context, ScoredContext
 from cprs_core.deadline import Deadline
+from cprs_core.errors import NonFiniteScoresError
 from cprs_core.reading import Reading, likelihoods, read_windows
 from cprs_core.scorer import OUTSIDE, OnProgress, Prefix, Scorer
 from cprs_core.segmentation import Segments
@@ -81,12 +82,14 @@ class Chain:
         links: what was found, in the order of hops.
         hops: passes that were made, the first included.
         windows: windows that were read after the first pass.
+        complete: whether nothing was left unasked for lack of time.
     """
 
     scored: ScoredContext
     links: list[Link]
     hops: int
     windows: int
+    complete: bool = True
 
 
 def follow(
@@ -133,7 +136,7 @@ def follow(
                 break
             found += walk.extend(segment, hop)
         frontier = walk.best(found)
-    return Chain(replace(scored, scores=walk.token_scores), walk.links, hop, walk.windows)
+    return Chain(replace(scored, scores=walk.token_scores), walk.links, hop, walk.windows, walk.complete)
 
 
 def parts_of(query: str) -> list[str]:
@@ -228,6 +231,7 @@ class _Walk:
         self.token_scores = scored.scores.copy()
         self.links: list[Link] = []
         self.windows = 0
+        self.complete = True
         self._scored = scored
         self._scorer = scorer
         self._query = query
@@ -257,8 +261,10 @@ class _Walk:
             self._raise_tokens(segment, float(self._scores[segment]))
 
     def goes_on(self) -> bool:
-        """Whether there is time left."""
-        return self._deadline is None or self._deadline.left > 0
+        """Whether there is time left, for what is still to be asked."""
+        in_time = self._deadline is None or self._deadline.left > 0
+        self.complete = self.complete and in_time
+        return in_time
 
     def seeds(self) -> list[int]:
         """The best segments of the first pass, and some that hold rare words of the question, more where those are few.
@@ -449,7 +455,11 @@ class _Walk:
         report, before = self._on_progress, self._tokens_read
         more = None if report is None else lambda done, total: report(before + done, before + total)
         slices = [self.context.ids[a:b] for a, b in windows.tolist()]
-        reading = read_windows(self._scorer, prefix, slices, more, self._deadline)
+        try:
+            reading = read_windows(self._scorer, prefix, slices, more, self._deadline)
+        except NonFiniteScoresError as error:
+            raise self.context.named(error, windows) from error
+        self.complete = self.complete and reading.complete
         self._tokens_read += sum(len(one) for one in slices)
         self.windows += reading.windows_read
         return reading

@@ -107,7 +107,7 @@ class Scored:
 
     @property
     def complete(self) -> bool:
-        return self.reading.complete
+        return self.reading.complete and (self.chain is None or self.chain.complete)
 
     @property
     def cached(self) -> bool:
@@ -117,6 +117,8 @@ class Scored:
         """One sentence on what a deadline left out, where it did."""
         if self.complete:
             return None
+        if self.reading.complete:
+            return f"the deadline ended the chain in hop {self.hops}; what would have followed is not found"
         return (
             f"the deadline left {self.windows_left:,} of {len(self.reading.windows):,} windows unread; "
             "text from those is kept for its words alone"

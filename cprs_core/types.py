@@ -113,7 +113,8 @@ class Usage(Frozen):
     "tokenize" and "segment" are the seconds that it had to wait for them;
     ``documents`` has one entry per input document, in their order (joining documents may cost tokens of its own).
     Of ``windows``, the scorer (in a cascade, the strong one) read ``windows_read``; equal windows are read once, and
-    none where scores came from a cache (``cached``). ``complete`` is false when a deadline left windows unread.
+    none where scores came from a cache (``cached``). ``complete`` is false when a deadline left windows unread, or cut
+    hops short.
     """
 
     input_tokens: int

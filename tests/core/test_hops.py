@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cprs_core import Compression, Compressor, InputError, KeywordScorer
+from cprs_core import Compression, Compressor, DeadlineError, InputError, KeywordScorer
 from cprs_core.cascade import CascadeScorer, LexicalRanker
+from cprs_core.errors import NonFiniteScoresError
 from cprs_core.evaluation.tasks import infinitebench, ruler
 from cprs_core.evaluation.words import plain_sentence
 from cprs_core.hops import FOLLOWED, MAX_HOPS, READ_WINDOWS, Link, nested_question, parts_of, place_links
@@ -207,6 +208,7 @@ def test_no_hop_begins_after_the_deadline() -> None:
     text = far_apart(MOVED, SURVEY)
     hurried = compressor.compress(text, "the survey team?", max_tokens=40, hops="auto", deadline=1)
     assert hurried.usage.hops == 1
+    assert not hurried.usage.complete
     assert compressor.compress(text, "the survey team?", max_tokens=40, hops="auto", deadline=1e6).usage.hops > 1
 
 
@@ -221,23 +223,55 @@ class Ticking(KeywordScorer):
         return super().score(prefix, windows, on_progress)
 
 
+QUERY = "To whom does the survey team answer?"
+
+
+def ticking() -> tuple[Ticking, Compressor]:
+    scorer = Ticking(window_tokens=128)
+    return scorer, Compressor(scorer, clock=lambda: scorer.now)
+
+
 def test_a_hop_under_way_ends_with_the_deadline() -> None:
     text = " ".join(far_apart(MOVED, SURVEY) for _ in range(6))
 
-    def seconds(**options: object) -> tuple[float, int]:
-        scorer = Ticking(window_tokens=128)
-        compressor = Compressor(scorer, clock=lambda: scorer.now)
-        query = "To whom does the survey team answer?"
-        result = compressor.compress(text, query, max_tokens=40, **options)  # type: ignore[arg-type]
-        return scorer.now, result.usage.hops
+    def seconds(**options: object) -> tuple[float, Compression]:
+        scorer, compressor = ticking()
+        result = compressor.compress(text, QUERY, max_tokens=40, **options)  # type: ignore[arg-type]
+        return scorer.now, result
 
     first, _ = seconds()
-    unhurried, _ = seconds(hops="auto")
+    unhurried, whole = seconds(hops="auto", deadline=1e6, on_deadline="raise")
+    assert whole.usage.complete
     for extra in (1.0, 3.0, 5.0):
         assert unhurried > first + extra + 1.0
-        taken, hops = seconds(hops="auto", deadline=first + extra)
-        assert hops == 2
+        taken, result = seconds(hops="auto", deadline=first + extra)
+        assert result.usage.hops == 2
+        assert not result.usage.complete
+        assert "the deadline ended the chain in hop 2" in str(result.notice)
         assert first < taken <= first + extra + 1.0  # late by one window at most
+
+
+def test_hops_that_a_deadline_cut_short_raise_on_demand() -> None:
+    text = " ".join(far_apart(MOVED, SURVEY) for _ in range(6))
+    scorer, compressor = ticking()
+    compressor.compress(text, QUERY, max_tokens=40)
+    with pytest.raises(DeadlineError, match="ended the chain of hops; allow more time"):
+        ticking()[1].compress(text, QUERY, max_tokens=40, hops="auto", deadline=scorer.now + 1, on_deadline="raise")
+
+
+class SilentLater(KeywordScorer):
+    """Its scores are no numbers where a query holds a whole sentence."""
+
+    def score(self, prefix, windows, on_progress=None):  # type: ignore[no-untyped-def]
+        if SURVEY in prefix.query:
+            raise NonFiniteScoresError("double", "float32", 0, windows[0])
+        return super().score(prefix, windows, on_progress)
+
+
+def test_scores_of_a_hop_that_are_no_numbers_name_the_document() -> None:
+    compressor = Compressor(SilentLater(window_tokens=128))
+    with pytest.raises(NonFiniteScoresError, match=r"in documents\[0\]"):
+        compressor.compress(["It rained. " + MOVED, SURVEY], QUERY, max_tokens=40, hops=2)
 
 
 def test_a_cascade_hops_too(asker: Compressor) -> None:
