@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 # window's likelihood, below which windows are left unread at that loss.
 Curve = Mapping[int, Sequence[tuple[float, float]]]
 
-# SQuAD train, 1,471 held-out questions in twenty contexts of 131,072 tokens; the last point is of 4,200 others, those that
-# the critic misses too. Share of windows read, from left to right: 100, 55, 24, 8, 5.5, 4.4, 3.3 and 1.8 %.
+# SQuAD train, 1,471 held-out questions in twenty contexts of 131,072 tokens; the last point is of 4,200 others,
+# with those that the critic misses. Share of windows read, from left to right: 100, 55, 24, 8, 5.5, 4.4, 3.3 and 1.8 %.
 LEXICAL: Curve = {
     280: (
         (0.0, 0.0),
