@@ -1,11 +1,12 @@
 """Long contexts: what the cascade loses and saves, how late a deadline is kept, what the score cache saves.
 
     python benchmarks/long_contexts.py cascade  [--tokens 131072] [--questions 200] [--recall-risk 0.005]
+    python benchmarks/long_contexts.py losses   [--tokens 131072] [--questions 200] [--recall-risk 0.005]
     python benchmarks/long_contexts.py deadline [--tokens 131072] [--calls 1000] [--longest 4]
     python benchmarks/long_contexts.py cache    [--tokens 131072] [--path scores.sqlite]
     python benchmarks/long_contexts.py curve    [--tokens 131072] [--haystacks 8] [--cheap lexical|critic]
 
-`cascade` and `curve` need the data folder (--data DIR or CPRS_DATA). Each prints what it measured; add ``--json`` for a
+`cascade`, `losses` and `curve` need the data folder (--data DIR or CPRS_DATA). Each prints what it measured; add ``--json`` for a
 machine. Medians are over calls of one process; run them on a machine that does nothing else.
 """
 
@@ -43,15 +44,15 @@ HELD_OUT = 50  # one query in so many is never trained on, see `cprs_core.traini
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["cascade", "deadline", "cache", "curve"])
+    parser.add_argument("what", choices=["cascade", "losses", "deadline", "cache", "curve"])
     parser.add_argument("--tokens", type=int, default=131_072, help="tokens of the context")
     parser.add_argument("--data", help="the data folder")
     parser.add_argument("--critic", type=Path, help="a critic's folder; the embedded one by default")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--questions", type=int, default=200, help="cascade, curve: questions of each haystack")
-    parser.add_argument("--recall-risk", type=float, default=0.005, help="cascade")
+    parser.add_argument("--questions", type=int, default=200, help="cascade, losses, curve: of each haystack")
+    parser.add_argument("--recall-risk", type=float, default=0.005, help="cascade, losses")
     parser.add_argument("--timed", type=int, default=5, help="cascade, cache: calls that are timed, of each kind")
     parser.add_argument("--calls", type=int, default=1_000, help="deadline: calls")
     parser.add_argument("--longest", type=float, default=4.0, help="deadline: the longest, in seconds")
@@ -64,6 +65,7 @@ def main() -> int:
     scorer = load_scorer(arguments.critic, device=arguments.device, dtype=arguments.dtype)
     measure: Callable[[Any, argparse.Namespace], dict[str, Any]] = {
         "cascade": measure_cascade,
+        "losses": measure_losses,
         "deadline": measure_deadline,
         "cache": measure_cache,
         "curve": measure_curve,
@@ -103,6 +105,35 @@ def measure_cascade(scorer: Scorer, arguments: argparse.Namespace) -> dict[str, 
     found["share of windows read, timed calls"] = statistics.mean(shares)
     found["share of windows read, all questions"] = statistics.mean(_share_read(cascade, haystack))
     return found
+
+
+def measure_losses(scorer: Scorer, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Questions whose fact the cascade drops and reading all windows keeps, on the haystack of `measure_cascade`.
+
+    To save time all windows are read only for questions whose fact the cascade drops. What it keeps and they do not is
+    not set off against the losses.
+    """
+    dataset = read_dataset(data_folder(arguments.data), "squad", "dev")
+    haystack = build_haystack(dataset, scorer.tokenizer, arguments.tokens, arguments.questions, arguments.seed)
+    cascade = CascadeScorer(LexicalRanker(), scorer, recall_risk=arguments.recall_risk)
+    facts = haystack.facts(haystack.corpus)
+
+    def keeps(one: Scorer, index: int) -> bool:
+        request = Request(haystack.corpus, haystack.queries[index], PRESETS[INSTRUCTION])
+        system = CriticSystem("critic", one)
+        return bool(recall_at_budgets("losses", "critic", system, [request], [facts[index]], (BUDGET,))[0].value)
+
+    count = len(haystack.queries)
+    dropped = [index for index in range(count) if not keeps(cascade, index)]
+    lost = [index for index in dropped if keeps(scorer, index)]
+    return {
+        "tokens": haystack.corpus.tokens,
+        "questions": count,
+        f"recall at {BUDGET:,}, cascade": 1.0 - len(dropped) / count,
+        "questions lost": len(lost),
+        "recall lost, at most": len(lost) / count,
+        "share of windows read": statistics.mean(_share_read(cascade, haystack)),
+    }
 
 
 def measure_deadline(scorer: Scorer, arguments: argparse.Namespace) -> dict[str, Any]:
