@@ -6,8 +6,8 @@
     python benchmarks/long_contexts.py cache    [--tokens 131072] [--path scores.sqlite]
     python benchmarks/long_contexts.py curve    [--tokens 131072] [--haystacks 8] [--cheap lexical|critic]
 
-`cascade`, `losses` and `curve` need the data folder (--data DIR or CPRS_DATA). Each prints what it measured; add ``--json`` for a
-machine. Medians are over calls of one process; run them on a machine that does nothing else.
+`cascade`, `losses` and `curve` need the data folder (--data DIR or CPRS_DATA). Each prints what it measured; add
+``--json`` for a machine. Medians are over calls of one process; run them on a machine that does nothing else.
 """
 
 from __future__ import annotations
