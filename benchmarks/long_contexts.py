@@ -129,9 +129,9 @@ def measure_losses(scorer: Scorer, arguments: argparse.Namespace) -> dict[str, A
     return {
         "tokens": haystack.corpus.tokens,
         "questions": count,
-        f"recall at {BUDGET:,}, cascade": 1.0 - len(dropped) / count,
+        f"recall at {BUDGET:,}, cascade": 100.0 * (1.0 - len(dropped) / count),
         "questions lost": len(lost),
-        "recall lost, at most": len(lost) / count,
+        "recall lost, points at most": 100.0 * len(lost) / count,
         "share of windows read": statistics.mean(_share_read(cascade, haystack)),
     }
 

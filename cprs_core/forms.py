@@ -54,23 +54,25 @@ class WordForms:
     def __init__(self, vocabulary: Callable[[], Sequence[str]]) -> None:
         self._vocabulary = vocabulary
 
-    @cached_property
-    def _tokens(self) -> list[str]:
-        # Byte-level vocabularies write other letters as bytes, which have no case.
-        return [token.lower() if token.isascii() else token for token in self._vocabulary()]
-
-    @cached_property
+    @property
     def words(self) -> NDArray[np.int32]:
         """int32, (vocabulary,): the word each token is a form of, as the id of the first such token."""
-        first: dict[str, int] = {}
-        words = [first.setdefault(_stem(token), id) for id, token in enumerate(self._tokens)]
-        return np.array(words, dtype=np.int32)
+        return self._table[0]
 
-    @cached_property
+    @property
     def weights(self) -> NDArray[np.float32]:
         """float32, (vocabulary,): how much each word counts, in 0..1."""
+        return self._table[1]
+
+    @cached_property
+    def _table(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        # Byte-level vocabularies write other letters as bytes, which have no case.
+        tokens = [token.lower() if token.isascii() else token for token in self._vocabulary()]
+        first: dict[str, int] = {}
+        words = [first.setdefault(_stem(token), id) for id, token in enumerate(tokens)]
         known = STOP_WORDS | _MARKS
-        return np.array([STOP_WEIGHT if token in known else 1.0 for token in self._tokens], dtype=np.float32)
+        weights = [STOP_WEIGHT if token in known else 1.0 for token in tokens]
+        return np.array(words, dtype=np.int32), np.array(weights, dtype=np.float32)
 
 
 def _stem(token: str) -> str:
