@@ -119,6 +119,7 @@ class HybridCritic(nn.Module):
     def compile_layers(self, *, dynamic: bool, backend: str = "inductor") -> None:
         """Compiles every layer by itself, when it first runs; ``dynamic`` for windows of many lengths."""
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)
+        _keep_graphs_in_place()
         compiled = _compiler(backend, dynamic)
         for layer in self.layers:
             layer._compiled_call_impl = compiled(layer._call_impl)
@@ -126,6 +127,17 @@ class HybridCritic(nn.Module):
     def rebuild_rotary(self, device: torch.device | int | str) -> None:
         """Computes the rotary frequencies on ``device``: they are in no checkpoint."""
         self.model.rotary_emb = type(self.model.rotary_emb)(config=self.model.config).to(device)
+
+
+def _keep_graphs_in_place() -> None:
+    """Stops torch from moving the graph used last to the front of a function's list, as it does after each call.
+
+    A thread that asks the graphs of that list one by one, and waits at one while another thread asks it, misses the
+    graph moved behind it meanwhile: it then compiles anew in the middle of a text. The list is short, its order free.
+    """
+    set_order: Callable[[bool], None] | None = getattr(torch._C._dynamo.eval_frame, "_set_lru_cache", None)
+    if set_order is not None:
+        set_order(False)
 
 
 @cache

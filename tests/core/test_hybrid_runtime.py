@@ -155,7 +155,7 @@ def test_layers_of_all_devices_share_their_graphs() -> None:
     for scorer in scorers:
         scorer.compile_layers(backend="counting")
     first = len(compiled)
-    SpreadScorer(scorers).score(PREFIX, windows_of(*range(20, 60)))
+    SpreadScorer(scorers).score(PREFIX, windows_of(*range(20, 90)))
     assert 0 < first == len(compiled)
 
 
