@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cprs_core import CascadeScorer, Compressor, LexicalRanker, ScoreCache, Scorer
-from cprs_core.cascade import CriticRanker, Ranker
+from cprs_core.cascade import CriticRanker
 from cprs_core.critics import load_scorer
 from cprs_core.evaluation.corpus import Request
 from cprs_core.evaluation.data import data_folder, read_dataset
@@ -201,14 +201,15 @@ def measure_curve(scorer: Scorer, arguments: argparse.Namespace) -> dict[str, An
     """Recall lost against the cut, and the share of windows read, on held-out questions of SQuAD train.
 
     Of the questions whose fact the critic keeps at `BUDGET` tokens when it reads all windows, the share whose fact is
-    in no window above the cut. To save time the critic reads in full only for questions that the largest cut would
-    lose; a lower cut cannot lose the others.
+    in no window above the cut, in one call and in a stream (`cprs_core.cascade.EXPECTED`). To save time the critic
+    reads in full only for questions that the largest cut would lose; a lower cut cannot lose the others.
     """
     cuts = np.arange(0.0, arguments.largest_cut + 0.01, 0.02)
     dataset = read_dataset(data_folder(arguments.data), "squad", "train")
     held_out = type(dataset)(dataset.documents, dataset.records[::HELD_OUT])
-    ranker: Ranker = LexicalRanker() if arguments.cheap == "lexical" else CriticRanker(scorer)
+    ranker = LexicalRanker() if arguments.cheap == "lexical" else CriticRanker(scorer)
     best_shares: list[float] = []
+    expected_shares: list[float] = []  # where the best may be still to come, as in a stream: `cascade.EXPECTED`
     above: list[NDArray[np.float64]] = []
     sizes: list[int] = []
     missed = 0
@@ -223,10 +224,12 @@ def measure_curve(scorer: Scorer, arguments: argparse.Namespace) -> dict[str, An
             borders = context.first_tokens(context.sentences[:, 0])
             windows = plan_windows(borders, len(context.ids), capacity, overlap=capacity // 4)
             slices = [context.ids[a:b] for a, b in windows.tolist()]
-            likely = ranker.rank(prefix, slices, scorer.tokenizer)
+            so_far = ranker.in_pieces()
+            likely = so_far.rank(prefix, slices, scorer.tokenizer)
             shares = likely / max(float(likely.max()), 1e-9)
             first = context.first_tokens(np.array([start for start, _ in haystack.ranges[index]]))
             best = float(shares[np.searchsorted(windows[:, 0], first, side="right") - 1].max())
+            expected = best * float(likely.max()) / max(so_far.best, 1e-9)
             if best < cuts[-1]:
                 request = Request(corpus, query, PRESETS[INSTRUCTION])
                 system = CriticSystem("critic", scorer)
@@ -235,14 +238,22 @@ def measure_curve(scorer: Scorer, arguments: argparse.Namespace) -> dict[str, An
                     missed += 1
                     continue
             best_shares.append(best)
+            expected_shares.append(expected)
             above.append((shares[:, None] >= cuts[None, :]).mean(axis=0))
             sizes.append(len(windows))
         print(f"{seed + 1} haystacks, {len(best_shares)} questions", file=sys.stderr)
-    lost = (np.array(best_shares)[:, None] < cuts[None, :]).mean(axis=0)
+    lost, lost_in_streams = (
+        (np.array(found)[:, None] < cuts[None, :]).mean(axis=0) for found in (best_shares, expected_shares)
+    )
     read = np.mean(above, axis=0)
     rows = [
-        {"cut": round(float(cut), 2), "recall lost": round(float(a), 4), "share of windows read": round(float(b), 4)}
-        for cut, a, b in zip(cuts, lost, read, strict=True)
+        {
+            "cut": round(float(cut), 2),
+            "recall lost": round(float(a), 4),
+            "at most in a stream": round(float(b), 4),
+            "share of windows read": round(float(c), 4),
+        }
+        for cut, a, b, c in zip(cuts, lost, lost_in_streams, read, strict=True)
     ]
     return {
         "windows": statistics.median(sizes),

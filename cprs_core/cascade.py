@@ -27,6 +27,11 @@ from cprs_core.windows import plan_windows
 ALWAYS_READ = 8
 
 
+# In a stream the best window may come last. Until one is better, windows are compared with this share of what one that
+# has each of the query's words would get: of 100 questions, two have no better window. Measured with the curve.
+EXPECTED = 0.5
+
+
 class Ranker(Protocol):
     """A cheap stage: says of every window how likely it matters.
 
@@ -81,7 +86,8 @@ class WordsSoFar:
     """`LexicalRanker` over one context whose windows come in several calls: how rare a word is says all so far.
 
     Attributes:
-        best: the best likelihood of all windows so far, in the unit of the last call.
+        best: the best likelihood of all windows so far, in the unit of the last call, or what may be expected
+            (`EXPECTED`) if that is more.
     """
 
     fingerprint = LexicalRanker.fingerprint
@@ -97,11 +103,10 @@ class WordsSoFar:
         """See `Ranker.rank`; all are equal until one has shared a word with the query."""
         self._words = self._words or GrowingBM25(asked_ids(prefix), prefix.forms)
         found = likelihoods(prefix, windows, self._words)
-        if prefix.query.strip():
-            self.best = self._words.best
-        if self.best > 0.0:
-            return found
-        return np.ones(len(windows), dtype=np.float32)
+        if not prefix.query.strip() or self._words.best <= 0.0:
+            return np.ones(len(windows), dtype=np.float32)
+        self.best = max(self._words.best, EXPECTED * self._words.of_all_words)
+        return found
 
 
 class CriticRanker:

@@ -95,6 +95,11 @@ class GrowingBM25:
         self._best_counts, self._best_lengths, self.best = counts[:, top], lengths[top], float(known.max())
         return scores
 
+    @property
+    def of_all_words(self) -> float:
+        """What a range of usual length scores that holds every word of the query once, by what has come so far."""
+        return float(self._rarity()[: len(self._terms)].sum()) / (1.0 + K1)
+
     def _words(self, ids: NDArray[np.int32]) -> NDArray[np.int32]:
         return ids if self._forms is None else self._forms.words[ids]
 
@@ -108,5 +113,8 @@ class GrowingBM25:
 
     def _score(self, counts: NDArray[np.int64], lengths: NDArray[np.float64]) -> NDArray[np.float32]:
         norm = K1 * (1.0 - B + B * lengths / max(self._tokens / self._ranges, 1.0))
-        rarity = np.log1p((self._ranges - self._holding + 0.5) / (self._holding + 0.5)) * self._weights
-        return (rarity @ (counts / (counts + norm))).astype(np.float32)
+        return (self._rarity() @ (counts / (counts + norm))).astype(np.float32)
+
+    def _rarity(self) -> NDArray[np.float64]:
+        """float64, (terms and pairs,): how much one that is found says."""
+        return np.log1p((self._ranges - self._holding + 0.5) / (self._holding + 0.5)) * self._weights

@@ -162,6 +162,20 @@ class TestInPieces:
         assert 40 in pieces.plan(prefix, found)
         assert len(pieces.plan(prefix, later)) == 0
 
+    def test_before_the_likely_window_has_come_those_with_a_word_or_two_are_not_read(self) -> None:
+        prefix = self.prefix("Who signed the lease of the old boathouse?")
+        first = self.windows(*(f"page {n} tells of an old man by the sea" for n in range(40)))
+        later = self.windows(*(f"page {n} tells of nothing" for n in range(40)), "Ada signed the lease of a boathouse")
+        pieces = CascadeScorer(LexicalRanker(), self.strong, recall_risk=0.01).in_pieces()
+        assert len(pieces.plan(prefix, first)) == ALWAYS_READ
+        assert pieces.plan(prefix, later).tolist() == [40]
+
+    def test_until_a_word_of_the_query_has_come_everything_is_read(self) -> None:
+        prefix = self.prefix("Wer hat unterschrieben?")
+        windows = self.windows(*(f"page {n} is blank" for n in range(40)))
+        pieces = CascadeScorer(LexicalRanker(), self.strong, recall_risk=0.01).in_pieces()
+        assert [len(pieces.plan(prefix, windows)) for _ in range(2)] == [40, 40]
+
     def test_a_twin_serves_one_context_and_leaves_the_cascade_as_it_was(self) -> None:
         prefix = self.prefix("Who signed the lease?")
         windows = self.windows(*(f"page {n} says little" for n in range(40)), "Ada signed the lease")

@@ -51,6 +51,16 @@ def test_in_batches_the_best_so_far_is_the_best_of_all() -> None:
     assert words.best == pytest.approx(whole.max(), rel=1e-5)
 
 
+def test_what_all_words_are_worth_is_the_score_of_a_range_that_holds_each_once() -> None:
+    asked = np.array([7, 8, 9], dtype=np.int32)
+    words = GrowingBM25(asked, pair_weight=0.0)
+    ids = np.array([1, 2, 7, 3, 9, 3, 2, 8, 1, 1, 7, 1], dtype=np.int32)
+    scores = words.add(ids, ranges_of([4, 4, 4]))
+    assert scores.max() < words.of_all_words
+    more = words.add(np.array([8, 7, 1, 9], dtype=np.int32), ranges_of([4]))
+    assert more.tolist() == pytest.approx([words.of_all_words])
+
+
 def test_nothing_shared_scores_nothing() -> None:
     ids = np.arange(8, dtype=np.int32)
     assert bm25(np.array([77], dtype=np.int32), ids, ranges_of([4, 4])).tolist() == [0.0, 0.0]
