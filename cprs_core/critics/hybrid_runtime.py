@@ -86,7 +86,7 @@ class HybridScorer:
         return self.device.type == "cuda"
 
     def compile_layers(self, backend: str = "inductor") -> float:
-        """Compiles every layer by itself and runs two windows: seconds it took. Later calls are fast at once.
+        """Compiles every layer by itself and runs a few windows: seconds it took. Later calls are fast at once.
 
         Args:
             backend: of torch's compiler.
@@ -101,7 +101,8 @@ class HybridScorer:
 
     def _warm_up(self) -> None:
         with self._turn, torch.inference_mode(), on_device(self.device):
-            for length in (self.window_tokens, max(2, self.window_tokens // 4)):  # short ones have another kernel
+            # Short windows have another kernel, and so has what is left over of long ones.
+            for length in (self.window_tokens, self.window_tokens - 1, max(2, self.window_tokens // 4)):
                 self._forward(torch.zeros((1, length), dtype=torch.int64, device=self.device))
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)

@@ -1,8 +1,8 @@
-"""Which attention kernel runs on a GPU: torch's own choice may need to prepare itself for every new length.
+"""Which attention kernel runs on a GPU: the fastest one has to prepare itself for every new length.
 
-On Hopper and newer torch prefers cuDNN's kernels. They are about twice as fast as the flash kernel (one H100, 28 heads
-of 128, 8,192 tokens: 0.8 ms against 1.5 where each token sees those before it, 1.4 against 2.7 where it sees all), but
-spend some 80 ms on every length that is new to the thread. Windows end on segment borders, so almost every length is.
+On Hopper and newer that is cuDNN's. It is about twice as fast as the flash kernel (one H100, 28 heads of 128, 8,192
+tokens: 0.8 ms against 1.5 where each token sees those before it, 1.4 against 2.7 where it sees all), but spends some
+50 ms on every length that is new to the thread. Windows end on segment borders, so almost every length is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,26 +17,26 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+# (query, key, value, causal, scale) -> what was found, and per query the logarithm of its sum of exponentials, float32
+# (w, heads, n).
+Kernel = Callable[[Tensor, Tensor, Tensor, bool, float], tuple[Tensor, Tensor]]
+
 _READY = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # for any length at once
 
-# From this length on, preparing pays; lengths are filled up to a multiple of so many tokens, so that there are few.
+# From this length on, preparing pays; it is done for multiples of so many tokens, so that there are few.
 _LONG, _STEP = 4_096, 128
+_WIDEST_HEAD = 128  # that cuDNN's kernels are fast for
 
 # Which kernels are allowed is a setting of the whole process: calls from several threads take turns. Their order is
 # left alone: once it was set, torch would not go back to its own choice, in the caller's other models too.
 _TURN = threading.Lock()
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, prepared: bool = False, **options: Any) -> Tensor:
-    """torch's attention over (w, heads, n, d).
-
-    Args:
-        prepared: in the kernel that torch prefers; else, on a GPU and unless gradients are wanted, in one that is ready
-            for any length at once.
-    """
+def attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+    """torch's attention over (w, heads, n, d); on a GPU, unless gradients are wanted, ready for any length at once."""
     if query.device.type != "cuda" or torch.is_grad_enabled():
         return F.scaled_dot_product_attention(query, key, value, **options)
-    with _TURN, nullcontext() if prepared else sdpa_kernel(_READY):
+    with _TURN, sdpa_kernel(_READY):
         return F.scaled_dot_product_attention(query, key, value, **options)
 
 
@@ -77,24 +76,26 @@ def _packed_kernel() -> Callable[..., Any] | None:
     return varlen_attn
 
 
-@torch.library.custom_op("cprs::causal_attention", mutates_args=())
-def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Causal attention in the kernel that torch prefers, over a length that is filled up.
+@torch.library.custom_op("cprs::long_attention", mutates_args=())
+def long_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> Tensor:
+    """`split_attention` with cuDNN's kernel, and with the flash kernel for the few keys that are left over.
 
-    For a compiler it is one step that it does not look into: it would choose the kernel by itself.
+    The kernels are called by name: which ones torch may choose is a setting of the whole process, and several threads
+    would wait for each other. For a compiler it is one step that it does not look into, else it would choose by itself.
 
     Args:
-        query (w, heads, n, d), key, value (w, key heads, n, d).
+        query (float16 or bfloat16, (w, heads, n, d)), key, value (the same, (w, key heads, n, d)).
 
     Returns:
         (w, n, heads, d).
     """
-    options = {"is_causal": True, "scale": scale, "enable_gqa": query.shape[1] != key.shape[1]}
-    return filled_attention(query, key, value, _STEP, prepared=True, **options).transpose(1, 2).contiguous()
+    prepared, ready = (_cudnn, _flash) if query.device.type == "cuda" else (_flash_on_cpu, _flash_on_cpu)
+    found = split_attention(query, key, value, causal, scale, prepared, ready, _STEP)
+    return found.transpose(1, 2).contiguous()
 
 
-@causal_attention.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+@long_attention.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> Tensor:
     w, heads, n, d = query.shape
     return query.new_empty((w, n, heads, d))
 
@@ -123,20 +124,70 @@ def window_attention(
         raise ValueError("windows are run without a mask; a mask would make every layer causal")
     causal, length, size = bool(module.is_causal), query.shape[2], query.shape[3]
     scale = size**-0.5 if scaling is None else scaling
-    if causal and length >= _LONG and not torch.is_grad_enabled() and _prefers_cudnn(query.device):
-        return causal_attention(query, key, value, scale), None
+    if length >= _LONG and not torch.is_grad_enabled() and _prefers_cudnn(query):
+        return long_attention(query, key, value, causal, scale), None
     gqa = query.shape[1] != key.shape[1]
     attend = F.scaled_dot_product_attention if torch.compiler.is_compiling() else attention  # compiled, it is flash
     found = attend(query, key, value, dropout_p=dropout, scale=scale, is_causal=causal, enable_gqa=gqa)
     return found.transpose(1, 2).contiguous(), None
 
 
-def filled_attention(query: Tensor, key: Tensor, value: Tensor, step: int, **options: Any) -> Tensor:
-    """Causal attention over a length filled up to a multiple of ``step``: no token looks at what comes later."""
+def split_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    causal: bool,
+    scale: float,
+    prepared: Kernel,
+    ready: Kernel,
+    step: int,
+) -> Tensor:
+    """Attention of which ``prepared`` sees multiples of ``step`` tokens alone.
+
+    Causal, the length is filled up: no token looks at what comes later. Both ways, ``ready`` attends to the keys beyond
+    the last multiple, and the two are put together by their sums of exponentials, which is exact.
+
+    Args:
+        query (w, heads, n, d), key, value (w, key heads, n, d): ``n`` is at least ``step``.
+
+    Returns:
+        (w, heads, n, d).
+    """
     length = query.shape[2]
-    query, key, value = (F.pad(part, (0, 0, 0, -length % step)) for part in (query, key, value))
-    return attention(query, key, value, **options)[:, :, :length]
+    whole = length // step * step
+    fill = (0, 0, 0, -length % step)
+    if causal:
+        return prepared(F.pad(query, fill), F.pad(key, fill), F.pad(value, fill), True, scale)[0][:, :, :length]
+    found, log_sum = prepared(F.pad(query, fill), key[:, :, :whole], value[:, :, :whole], False, scale)
+    found, log_sum = found[:, :, :length], log_sum[:, :, :length]
+    if whole == length:
+        return found
+    rest, log_sum_of_rest = ready(query, key[:, :, whole:], value[:, :, whole:], False, scale)
+    share = (log_sum_of_rest - log_sum).sigmoid()[..., None]  # of the rest
+    return torch.lerp(found, rest, share.to(found.dtype))
 
 
-def _prefers_cudnn(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+def _cudnn(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    run = torch.ops.aten._scaled_dot_product_cudnn_attention.default
+    found, log_sum, *_ = run(query, key, value, None, not causal, 0.0, causal, False, scale=scale)
+    return found, log_sum if causal else log_sum.view(query.shape[:3])  # causal, nobody asks for it
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    run = torch.ops.aten._scaled_dot_product_flash_attention.default
+    found, log_sum, *_ = run(query, key, value, 0.0, causal, False, scale=scale)
+    return found, log_sum
+
+
+def _flash_on_cpu(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    run = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+    found, log_sum = run(query, key, value, 0.0, causal, scale=scale)
+    return found, log_sum
+
+
+def _prefers_cudnn(query: Tensor) -> bool:
+    if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    if query.shape[-1] % 8 or query.shape[-1] > _WIDEST_HEAD:
+        return False
+    return torch.cuda.get_device_capability(query.device) >= (9, 0)

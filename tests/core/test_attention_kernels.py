@@ -1,4 +1,4 @@
-"""Attention of whole windows: causal or both ways, and what filling a length up may not change."""
+"""Attention of whole windows: causal or both ways, and what reading in steps may not change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cprs_core.critics.kernels import causal_attention, filled_attention, window_attention
+from cprs_core.critics.kernels import long_attention, split_attention, window_attention
 
 
 def states(heads: int, key_heads: int, length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -17,19 +17,60 @@ def states(heads: int, key_heads: int, length: int) -> tuple[torch.Tensor, torch
     return query, *(torch.randn(2, key_heads, length, 8, generator=generator) for _ in "kv")
 
 
-@pytest.mark.parametrize("length", [1, 7, 15, 16, 17, 40])
-def test_filling_a_causal_length_up_changes_nothing(length: int) -> None:
+class WrittenOut:
+    """Attention as its formula says, which remembers how many keys it saw."""
+
+    def __init__(self) -> None:
+        self.keys: list[int] = []
+
+    def __call__(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: bool, scale: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.keys.append(key.shape[2])
+        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
+        scores = query @ key.mT * scale
+        if causal:
+            scores = scores.masked_fill(torch.ones(scores.shape[-2:]).triu(1).bool(), -torch.inf)
+        return scores.softmax(dim=-1) @ value, scores.logsumexp(dim=-1)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("length", [16, 17, 23, 31, 32, 40])
+def test_reading_in_steps_changes_nothing(causal: bool, length: int) -> None:
     query, key, value = states(4, 2, length)
-    plain = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-    filled = filled_attention(query, key, value, 16, is_causal=True, enable_gqa=True)
-    torch.testing.assert_close(filled, plain)
+    plain = F.scaled_dot_product_attention(query, key, value, is_causal=causal, enable_gqa=True, scale=0.3)
+    prepared, ready = WrittenOut(), WrittenOut()
+    found = split_attention(query, key, value, causal, 0.3, prepared, ready, 16)
+    torch.testing.assert_close(found, plain)
+    assert all(keys % 16 == 0 for keys in prepared.keys)
+    assert ready.keys == ([] if causal or length % 16 == 0 else [length % 16])
 
 
-def test_compilers_may_take_causal_attention_for_one_step() -> None:
-    query, key, value = states(4, 2, 11)
-    plain = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True, scale=0.3)
-    torch.testing.assert_close(causal_attention(query, key, value, 0.3), plain.transpose(1, 2))
-    torch.library.opcheck(causal_attention, (query, key, value, 0.3))
+@pytest.mark.parametrize("offset", [-300.0, 300.0])
+def test_reading_in_steps_bears_scores_far_from_zero(offset: float) -> None:
+    query, key, value = states(2, 2, 23)
+    query[..., 0], key[..., 0] = offset, 1.0
+    plain = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+    found = split_attention(query, key, value, False, 1.0, WrittenOut(), WrittenOut(), 16)
+    torch.testing.assert_close(found, plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_compilers_may_take_long_attention_for_one_step(causal: bool) -> None:
+    query, key, value = states(4, 2, 150)
+    plain = F.scaled_dot_product_attention(query, key, value, is_causal=causal, enable_gqa=True, scale=0.3)
+    torch.testing.assert_close(long_attention(query, key, value, causal, 0.3), plain.transpose(1, 2))
+    torch.library.opcheck(long_attention, (query, key, value, causal, 0.3))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="these kernels run on a GPU")
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("length", [4_096, 4_097, 5_000, 8_191])
+def test_kernels_called_by_name_find_what_torch_finds(causal: bool, length: int) -> None:
+    parts = [torch.randn(1, heads, length, 128, device="cuda", dtype=torch.bfloat16) for heads in (28, 4, 4)]
+    plain = F.scaled_dot_product_attention(*(part.float() for part in parts), is_causal=causal, enable_gqa=True)
+    found = long_attention(*parts, causal, 128**-0.5).transpose(1, 2).float()
+    torch.testing.assert_close(found, plain, atol=0.02, rtol=0.02)
 
 
 @pytest.mark.parametrize("causal", [True, False])

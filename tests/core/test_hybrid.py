@@ -5,12 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as RustTokenizer
 from torch import Tensor
 
 from cprs_core.critics.chat_tokenizer import ChatTokenizer
 from cprs_core.critics.hybrid import HybridCritic
 from cprs_core.critics.hybrid_runtime import HybridScorer
 from cprs_core.scorer import LABELS, Prefix
+from cprs_core.types import replace_surrogates
+from tests.core.texts import any_text
 from tests.core.tiny_hybrid import tiny_chat_tokenizer, tiny_config, tiny_hybrid
 
 KINDS = ("qwen2", "qwen3")
@@ -194,6 +199,26 @@ def test_a_long_text_has_the_tokens_of_one_piece() -> None:
     whole = [text[a:b].strip() for a, b in rust.encode(text).offsets]
     ours = [text[a:b].strip() for a, b in zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True)]
     assert ours == whole
+
+
+ODD = (
+    "ab \n\t.,'\u00e9\u00df\u4e2d\u6587\u304b\U0001f642\u200d\u0e01\u0e48\u0939\u093f\u0301e\u212a\u2126"
+    "<|im_start|>\r\x85\ud800"
+)
+
+
+@given(st.text(ODD) | any_text)
+@settings(max_examples=300, deadline=None)
+def test_offsets_that_are_counted_are_those_of_the_library(text: str) -> None:
+    """Also where a character is many tokens, and where the tokenizer normalises the text."""
+    rust = tiny_chat_tokenizer()
+    tokens = ChatTokenizer(rust).encode(text)
+    plain = RustTokenizer.from_str(rust.to_str())
+    plain.encode_special_tokens = True
+    whole = plain.encode(replace_surrogates(text))
+    assert tokens.ids.tolist() == whole.ids
+    ours = [text[a:b].strip() for a, b in zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True)]
+    assert ours == [text[a:b].strip() for a, b in whole.offsets]
 
 
 def test_tokens_are_read_back_as_text() -> None:
