@@ -101,8 +101,7 @@ class HybridScorer:
 
     def _warm_up(self) -> None:
         with self._turn, torch.inference_mode(), on_device(self.device):
-            # Short windows have another kernel, and so has what is left over of long ones.
-            for length in (self.window_tokens, self.window_tokens - 1, max(2, self.window_tokens // 4)):
+            for length in (self.window_tokens, max(2, self.window_tokens - 1)):  # a full one has fewer kernels
                 self._forward(torch.zeros((1, length), dtype=torch.int64, device=self.device))
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)

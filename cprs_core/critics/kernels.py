@@ -76,12 +76,13 @@ def _packed_kernel() -> Callable[..., Any] | None:
     return varlen_attn
 
 
-@torch.library.custom_op("cprs::long_attention", mutates_args=())
-def long_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> Tensor:
-    """`split_attention` with cuDNN's kernel, and with the flash kernel for the few keys that are left over.
+@torch.library.custom_op("cprs::attention_by_length", mutates_args=())
+def attention_by_length(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> Tensor:
+    """Attention in the flash kernel; where the length is worth it, in cuDNN's (`split_attention`).
 
     The kernels are called by name: which ones torch may choose is a setting of the whole process, and several threads
-    would wait for each other. For a compiler it is one step that it does not look into, else it would choose by itself.
+    would wait for each other. For a compiler it is one step that it does not look into: by itself it would take cuDNN's
+    kernel for every length.
 
     Args:
         query (float16 or bfloat16, (w, heads, n, d)), key, value (the same, (w, key heads, n, d)).
@@ -90,11 +91,14 @@ def long_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, scal
         (w, n, heads, d).
     """
     prepared, ready = (_cudnn, _flash) if query.device.type == "cuda" else (_flash_on_cpu, _flash_on_cpu)
-    found = split_attention(query, key, value, causal, scale, prepared, ready, _STEP)
+    if query.shape[2] < _LONG:
+        found, _ = ready(query, key, value, causal, scale)
+    else:
+        found = split_attention(query, key, value, causal, scale, prepared, ready, _STEP)
     return found.transpose(1, 2).contiguous()
 
 
-@long_attention.register_fake
+@attention_by_length.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> Tensor:
     w, heads, n, d = query.shape
     return query.new_empty((w, n, heads, d))
@@ -122,12 +126,12 @@ def window_attention(
     """
     if attention_mask is not None:
         raise ValueError("windows are run without a mask; a mask would make every layer causal")
-    causal, length, size = bool(module.is_causal), query.shape[2], query.shape[3]
-    scale = size**-0.5 if scaling is None else scaling
-    if length >= _LONG and not torch.is_grad_enabled() and _prefers_cudnn(query):
-        return long_attention(query, key, value, causal, scale), None
+    causal = bool(module.is_causal)
+    scale = query.shape[3] ** -0.5 if scaling is None else scaling
+    if not torch.is_grad_enabled() and _prefers_cudnn(query):
+        return attention_by_length(query, key, value, causal, scale), None
     gqa = query.shape[1] != key.shape[1]
-    attend = F.scaled_dot_product_attention if torch.compiler.is_compiling() else attention  # compiled, it is flash
+    attend = F.scaled_dot_product_attention if torch.compiler.is_compiling() else attention  # settings are not traced
     found = attend(query, key, value, dropout_p=dropout, scale=scale, is_causal=causal, enable_gqa=gqa)
     return found.transpose(1, 2).contiguous(), None
 
@@ -186,6 +190,7 @@ def _flash_on_cpu(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale
 
 
 def _prefers_cudnn(query: Tensor) -> bool:
+    """Whether torch, left alone, would take cuDNN's kernel."""
     if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16):
         return False
     if query.shape[-1] % 8 or query.shape[-1] > _WIDEST_HEAD:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cprs_core.critics.kernels import long_attention, split_attention, window_attention
+from cprs_core.critics.kernels import attention_by_length, split_attention, window_attention
 
 
 def states(heads: int, key_heads: int, length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -56,20 +56,21 @@ def test_reading_in_steps_bears_scores_far_from_zero(offset: float) -> None:
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_compilers_may_take_long_attention_for_one_step(causal: bool) -> None:
-    query, key, value = states(4, 2, 150)
+@pytest.mark.parametrize("length", [11, 4_097])
+def test_compilers_may_take_attention_for_one_step(causal: bool, length: int) -> None:
+    query, key, value = states(2, 1, length)
     plain = F.scaled_dot_product_attention(query, key, value, is_causal=causal, enable_gqa=True, scale=0.3)
-    torch.testing.assert_close(long_attention(query, key, value, causal, 0.3), plain.transpose(1, 2))
-    torch.library.opcheck(long_attention, (query, key, value, causal, 0.3))
+    torch.testing.assert_close(attention_by_length(query, key, value, causal, 0.3), plain.transpose(1, 2))
+    torch.library.opcheck(attention_by_length, (query, key, value, causal, 0.3))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="these kernels run on a GPU")
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("length", [4_096, 4_097, 5_000, 8_191])
+@pytest.mark.parametrize("length", [300, 4_096, 4_097, 5_000, 8_191])
 def test_kernels_called_by_name_find_what_torch_finds(causal: bool, length: int) -> None:
     parts = [torch.randn(1, heads, length, 128, device="cuda", dtype=torch.bfloat16) for heads in (28, 4, 4)]
     plain = F.scaled_dot_product_attention(*(part.float() for part in parts), is_causal=causal, enable_gqa=True)
-    found = long_attention(*parts, causal, 128**-0.5).transpose(1, 2).float()
+    found = attention_by_length(*parts, causal, 128**-0.5).transpose(1, 2).float()
     torch.testing.assert_close(found, plain, atol=0.02, rtol=0.02)
 
 
