@@ -128,7 +128,7 @@ def window_attention(
         raise ValueError("windows are run without a mask; a mask would make every layer causal")
     causal = bool(module.is_causal)
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
-    if not torch.is_grad_enabled() and _prefers_cudnn(query):
+    if not torch.is_grad_enabled() and prefers_cudnn(query):
         return attention_by_length(query, key, value, causal, scale), None
     gqa = query.shape[1] != key.shape[1]
     attend = F.scaled_dot_product_attention if torch.compiler.is_compiling() else attention  # settings are not traced
@@ -189,8 +189,10 @@ def _flash_on_cpu(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale
     return found, log_sum
 
 
-def _prefers_cudnn(query: Tensor) -> bool:
-    """Whether torch, left alone, would take cuDNN's kernel."""
+def prefers_cudnn(query: Tensor) -> bool:
+    """Whether torch, left alone, would take cuDNN's kernel for such queries (..., d)."""
+    if torch.version.cuda is None:  # a build for CPUs alone, or for AMD's GPUs, which are called "cuda" as well
+        return False
     if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16):
         return False
     if query.shape[-1] % 8 or query.shape[-1] > _WIDEST_HEAD:

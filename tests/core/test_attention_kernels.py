@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from cprs_core.critics.kernels import attention_by_length, split_attention, window_attention
+from cprs_core.critics.kernels import attention_by_length, prefers_cudnn, split_attention, window_attention
 
 
 def states(heads: int, key_heads: int, length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -62,6 +63,14 @@ def test_compilers_may_take_attention_for_one_step(causal: bool, length: int) ->
     plain = F.scaled_dot_product_attention(query, key, value, is_causal=causal, enable_gqa=True, scale=0.3)
     torch.testing.assert_close(attention_by_length(query, key, value, causal, 0.3), plain.transpose(1, 2))
     torch.library.opcheck(attention_by_length, (query, key, value, causal, 0.3))
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch is built for NVIDIA's GPUs")
+def test_kernels_of_nvidia_are_for_nvidia_alone() -> None:
+    """AMD's GPUs are called "cuda" as well, and their builds of torch have no cuDNN."""
+    with FakeTensorMode():
+        query = torch.empty(1, 4, 5_000, 128, device="cuda", dtype=torch.bfloat16)
+    assert not prefers_cudnn(query)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="these kernels run on a GPU")
